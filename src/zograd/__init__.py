@@ -1,0 +1,31 @@
+"""zograd: gradients for programs that have none."""
+
+from zograd._errors import (
+    ArgumentError,
+    EvaluationError,
+    GradientError,
+    MissingExtraError,
+    RunError,
+    ZogradError,
+)
+from zograd._probes import Coordinates, Dense, Probes, Seeded
+from zograd.blackbox import BlackBox
+from zograd.estimators import Estimate, GradientEstimator
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "BlackBox",
+    "Coordinates",
+    "Dense",
+    "Estimate",
+    "EvaluationError",
+    "GradientError",
+    "GradientEstimator",
+    "MissingExtraError",
+    "Probes",
+    "RunError",
+    "Seeded",
+    "ZogradError",
+]

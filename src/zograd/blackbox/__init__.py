@@ -1,0 +1,5 @@
+"""What is evaluated."""
+
+from zograd.blackbox._blackbox import BlackBox
+
+__all__ = ["BlackBox"]

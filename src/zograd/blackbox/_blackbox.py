@@ -1,0 +1,46 @@
+"""What is evaluated."""
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from zograd._errors import ArgumentError
+from zograd._probes import Probes
+from zograd._typing import Points, Values
+
+ROWS_AT_ONCE_BYTES = 64 * 2**20
+"""The points that the default `BlackBox.probe` materialises at once, at most."""
+
+
+class BlackBox(ABC):
+    """A program that can be evaluated and not differentiated: points (n, d) to values (n, *out).
+
+    Row i of the values comes from row i of the points alone. Failures are exceptions, or NaN rows.
+
+    Attributes:
+        rows_per_call: The rows that one call takes: ``1`` for a program that takes one point (each row is then
+            timed and may fail by itself), ``None`` for as many as fit in memory.
+    """
+
+    rows_per_call: int | None = None
+
+    @abstractmethod
+    def __call__(self, points: Points) -> Values:
+        """The values at ``points`` of shape (n, d): shape (n, *out)."""
+
+    def probe(self, probes: Probes) -> Values:
+        """The values at ``probes``, shape (n, *out): split, call, concatenate. Override where structure helps.
+
+        Raises:
+            ArgumentError: When the probes ask for derivatives, which only a torch function has.
+        """
+        if probes.quantity != "value":
+            raise ArgumentError(
+                f"probes that ask for a {probes.quantity} need a black box made with zo.torch_function, found "
+                f"{type(self).__name__}. Use an estimator of values (RandomGradient, CoordinateGradient) here.",
+                argument="estimator",
+                found=self,
+            )
+        row_bytes = probes.dimension * probes.center.element_size()
+        rows = self.rows_per_call or max(1, ROWS_AT_ONCE_BYTES // row_bytes)
+        return torch.cat([self(piece.points()) for piece in probes.split(rows)])
