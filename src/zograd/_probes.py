@@ -108,9 +108,7 @@ class Coordinates(Offsets):
     def dense(self, center: Vector) -> Points:
         """Rows with one nonzero entry each."""
         rows = center.new_zeros(len(self), len(center))
-        rows[torch.arange(len(self), device=center.device), self.index.to(center.device)] = self.step.to(
-            center
-        )
+        rows[torch.arange(len(self), device=center.device), self.index.to(center.device)] = self.step.to(center)
         return rows
 
     def weighted_sum(self, weights: Weights, center: Vector) -> Vector:
@@ -251,9 +249,7 @@ class Probes:
         return self.offsets.weighted_sum(weights, self.center)
 
 
-def draw(
-    distribution: Distribution, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator
-) -> Tensor:
+def draw(distribution: Distribution, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Random directions of length d = ``shape[-1]`` with ``E[u u^T] = I``, on the CPU."""
     if distribution == "rademacher":
         return torch.randint(2, shape, generator=generator).to(dtype).mul_(2).sub_(1)
@@ -261,14 +257,3 @@ def draw(
     if distribution == "sphere":
         directions *= shape[-1] ** 0.5 / directions.norm(dim=-1, keepdim=True)
     return directions
-
-    "Coordinates",
-    "Dense",
-    "Distribution",
-    "Indices",
-    "Offsets",
-    "Probes",
-    "Quantity",
-    "Seeded",
-    "draw",
-]
