@@ -10,13 +10,19 @@ from zograd._errors import (
 )
 from zograd._probes import Coordinates, Dense, Probes, Seeded
 from zograd.blackbox import BlackBox
-from zograd.estimators import Estimate, GradientEstimator
+from zograd.estimators import (
+    CoordinateGradient,
+    Estimate,
+    GradientEstimator,
+    RandomGradient,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
     "BlackBox",
+    "CoordinateGradient",
     "Coordinates",
     "Dense",
     "Estimate",
@@ -25,6 +31,7 @@ __all__ = [
     "GradientEstimator",
     "MissingExtraError",
     "Probes",
+    "RandomGradient",
     "RunError",
     "Seeded",
     "ZogradError",

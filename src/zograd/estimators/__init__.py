@@ -1,5 +1,7 @@
 """Where to look, and what to conclude: one file a method."""
 
+from zograd.estimators._coordinate import CoordinateGradient
 from zograd.estimators._estimator import Estimate, GradientEstimator
+from zograd.estimators._random import RandomGradient
 
-__all__ = ["Estimate", "GradientEstimator"]
+__all__ = ["CoordinateGradient", "Estimate", "GradientEstimator", "RandomGradient"]
