@@ -13,8 +13,10 @@ from zograd.blackbox import BlackBox
 from zograd.estimators import (
     CoordinateGradient,
     Estimate,
+    ForwardGradient,
     GradientEstimator,
     RandomGradient,
+    SmoothedGradient,
 )
 
 __version__ = "0.1.0"
@@ -27,6 +29,7 @@ __all__ = [
     "Dense",
     "Estimate",
     "EvaluationError",
+    "ForwardGradient",
     "GradientError",
     "GradientEstimator",
     "MissingExtraError",
@@ -34,5 +37,6 @@ __all__ = [
     "RandomGradient",
     "RunError",
     "Seeded",
+    "SmoothedGradient",
     "ZogradError",
 ]

@@ -2,6 +2,15 @@
 
 from zograd.estimators._coordinate import CoordinateGradient
 from zograd.estimators._estimator import Estimate, GradientEstimator
+from zograd.estimators._forward import ForwardGradient
 from zograd.estimators._random import RandomGradient
+from zograd.estimators._smoothed import SmoothedGradient
 
-__all__ = ["CoordinateGradient", "Estimate", "GradientEstimator", "RandomGradient"]
+__all__ = [
+    "CoordinateGradient",
+    "Estimate",
+    "ForwardGradient",
+    "GradientEstimator",
+    "RandomGradient",
+    "SmoothedGradient",
+]
