@@ -8,6 +8,7 @@ from zograd._errors import (
     RunError,
     ZogradError,
 )
+from zograd._parameters import Parameters
 from zograd._probes import Coordinates, Dense, Probes, Seeded
 from zograd.blackbox import BlackBox
 from zograd.estimators import (
@@ -33,6 +34,7 @@ __all__ = [
     "GradientError",
     "GradientEstimator",
     "MissingExtraError",
+    "Parameters",
     "Probes",
     "RandomGradient",
     "RunError",
