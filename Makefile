@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-BENCHMARKS ?= $(wildcard benchmarks/*.py)
+BENCHMARKS ?= $(wildcard benchmarks/[a-z]*.py)
 
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.zograd-installed
@@ -74,7 +74,7 @@ docs: $(STAMP)
 
 # The drawings of the explanation pages, which are committed.
 pictures: $(STAMP)
-	for script in docs/scripts/*.py; do echo "$$script"; $(RUN) "$$script" || exit 1; done
+	for script in docs/scripts/[a-z]*.py; do echo "$$script"; $(RUN) "$$script" || exit 1; done
 
 bench: $(STAMP)
 	$(RUN) -m pip install --quiet -c constraints.txt -e ".[dev,bench]"
