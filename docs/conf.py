@@ -1,5 +1,7 @@
 """Sphinx: `make docs`. Nothing is fetched; warnings are errors."""
 
+import re
+
 import zograd
 
 project = "zograd"
@@ -46,3 +48,16 @@ html_theme_options = {
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def escape_shapes(app, what, name, thing, options, lines) -> None:
+    """``(n, *out)`` in a docstring is a shape, not the start of emphasis."""
+    for number, line in enumerate(lines):
+        pieces = line.split("``")
+        pieces[::2] = [re.sub(r"(?<=[(\s])\*(?=[a-z]+[,)])", r"\\*", piece) for piece in pieces[::2]]
+        lines[number] = "``".join(pieces)
+
+
+def setup(app) -> None:
+    """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", escape_shapes)
