@@ -1,5 +1,7 @@
 """zograd: gradients for programs that have none."""
 
+from zograd._backward import backward
+from zograd._differentiable import differentiable
 from zograd._errors import (
     ArgumentError,
     EvaluationError,
@@ -8,9 +10,12 @@ from zograd._errors import (
     RunError,
     ZogradError,
 )
+from zograd._minimize import minimize
 from zograd._parameters import Parameters
 from zograd._probes import Coordinates, Dense, Probes, Seeded
-from zograd.blackbox import BlackBox
+from zograd._result import Result
+from zograd._run import Run
+from zograd.blackbox import BlackBox, batched, pointwise, torch_function
 from zograd.estimators import (
     CoordinateGradient,
     Estimate,
@@ -19,6 +24,8 @@ from zograd.estimators import (
     RandomGradient,
     SmoothedGradient,
 )
+from zograd.evaluate import value
+from zograd.strategies import Descent, Step, Strategy
 
 __version__ = "0.1.0"
 
@@ -28,6 +35,7 @@ __all__ = [
     "CoordinateGradient",
     "Coordinates",
     "Dense",
+    "Descent",
     "Estimate",
     "EvaluationError",
     "ForwardGradient",
@@ -37,8 +45,19 @@ __all__ = [
     "Parameters",
     "Probes",
     "RandomGradient",
+    "Result",
+    "Run",
     "RunError",
     "Seeded",
     "SmoothedGradient",
+    "Step",
+    "Strategy",
     "ZogradError",
+    "backward",
+    "batched",
+    "differentiable",
+    "minimize",
+    "pointwise",
+    "torch_function",
+    "value",
 ]

@@ -128,7 +128,8 @@ class Leaf:
             if values.dtype != self.dtype or values.device != self.device:
                 values = values.to(self.device, self.dtype)
             return values if values.shape == shape else values.reshape(shape)
-        array = values.detach().cpu().numpy().reshape(shape)
+        array = values.numpy(force=True)
+        array = array if array.shape == shape else array.reshape(shape)
         return array if array.dtype == self.dtype else array.astype(self.dtype)
 
 

@@ -117,7 +117,7 @@ class Parameters:
             self._leaves.append(leaf)
             start += leaf.size
             single += leaf.is_single
-        self.dimension = start
+        self.dimension, self._shape = start, torch.Size([start])
         require(start > 0, "x0", "hold at least one number", x0, "There is nothing to optimise.")
         self._given_names = None if names is None else tuple(names)
         if self._given_names is not None:
@@ -182,7 +182,7 @@ class Parameters:
         Raises:
             ArgumentError: When its shape is another, or it is not finite and there are integers or choices.
         """
-        if vector.shape != self.initial.shape:
+        if vector.shape != self._shape:  # worded only when it fails: decoding is what every evaluation pays
             require(False, "vector", f"have shape ({self.dimension},)", vector)
         values = self._values(vector)
         singles: list[float] = []
@@ -202,7 +202,7 @@ class Parameters:
         Raises:
             ArgumentError: When the shape is another, or a row is not finite and there are integers or choices.
         """
-        require(points.shape[1:] == self.initial.shape, "points", f"have shape (n, {self.dimension})", points)
+        require(points.shape[1:] == self._shape, "points", f"have shape (n, {self.dimension})", points)
         values = self._values(points)
         return self._tree.unflatten([leaf.many(values) for leaf in self._leaves])
 
@@ -212,7 +212,7 @@ class Parameters:
         Args:
             points: Shape (d,) or (n, d), or any with d last.
         """
-        require(points.shape[-1:] == self.lower.shape, "points", f"have {self.dimension} entries a row", points)
+        require(points.shape[-1:] == self._shape, "points", f"have {self.dimension} entries a row", points)
         return points.clamp(self.lower.to(points), self.upper.to(points)) if self._clips else points
 
     @property

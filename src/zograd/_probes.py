@@ -158,7 +158,7 @@ class Seeded(Offsets):
     def direction(self, seed: int, center: Vector) -> Vector:
         """The direction of ``seed``, shape (d,)."""
         self._generator.manual_seed(seed)
-        return draw(self.distribution, (len(center),), center.dtype, self._generator).to(center.device)
+        return draw(self.distribution, 1, len(center), center.dtype, self._generator)[0].to(center.device)
 
     def dense(self, center: Vector) -> Points:
         """All rows at once: O(n d) memory, so ask for a few at a time (`Probes.split`)."""
@@ -249,11 +249,14 @@ class Probes:
         return self.offsets.weighted_sum(weights, self.center)
 
 
-def draw(distribution: Distribution, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Random directions of length d = ``shape[-1]`` with ``E[u u^T] = I``, on the CPU."""
+def draw(
+    distribution: Distribution, samples: int, dimension: int, dtype: torch.dtype, generator: torch.Generator
+) -> Points:
+    """Random directions with ``E[u u^T] = I``, shape (samples, dimension), on the CPU."""
+    shape = (samples, dimension)
     if distribution == "rademacher":
         return torch.randint(2, shape, generator=generator).to(dtype).mul_(2).sub_(1)
     directions = torch.randn(shape, dtype=dtype, generator=generator)
     if distribution == "sphere":
-        directions *= shape[-1] ** 0.5 / directions.norm(dim=-1, keepdim=True)
+        directions *= dimension**0.5 / directions.norm(dim=-1, keepdim=True)
     return directions

@@ -27,7 +27,7 @@ PRECISION = 0.3
 """Gradients are repeated until `ERRORS` standard errors are this share of the truth, so that a wrong scale shows."""
 
 LEAST_REPEATS = 128
-MOST_REPEATS = 2**14
+MOST_REPEATS = 2**13
 """An estimator that would need more gradients than this to be precise is too noisy to judge."""
 
 
@@ -177,9 +177,10 @@ class _Trial:
             mean, error = _mean_and_error(torch.cat([sample, along[:, None]], 1) if truth.any() else sample)
             uncertain = ERRORS * float(error[: self.dimension].norm())
             # Few repeats tell enough only of an estimator that draws nothing: a t-distribution has heavy tails.
-            if uncertain <= allowance or (repeats >= LEAST_REPEATS and uncertain <= target + allowance):
+            aim = max(target, PRECISION * float(mean[: self.dimension].norm())) + allowance
+            if uncertain <= allowance or (repeats >= LEAST_REPEATS and uncertain <= aim):
                 break
-            needed = repeats * (uncertain / (target + allowance)) ** 2
+            needed = repeats * (uncertain / aim) ** 2
             if repeats >= LEAST_REPEATS and needed > MOST_REPEATS:
                 self.fail(
                     name,

@@ -1,5 +1,30 @@
-"""What is evaluated."""
+"""What is evaluated: Python functions now, command lines and modules as they come."""
 
 from zograd.blackbox._blackbox import BlackBox
+from zograd.blackbox._functions import (
+    Batched,
+    FunctionBox,
+    Pointwise,
+    TorchFunction,
+    as_blackbox,
+    batched,
+    pointwise,
+    torch_function,
+)
+from zograd.blackbox._module import ModuleLoss, ModuleState
+from zograd.blackbox._outputs import Outputs
 
-__all__ = ["BlackBox"]
+__all__ = [
+    "Batched",
+    "BlackBox",
+    "FunctionBox",
+    "ModuleLoss",
+    "ModuleState",
+    "Outputs",
+    "Pointwise",
+    "TorchFunction",
+    "as_blackbox",
+    "batched",
+    "pointwise",
+    "torch_function",
+]

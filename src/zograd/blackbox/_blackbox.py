@@ -41,6 +41,8 @@ class BlackBox(ABC):
                 argument="estimator",
                 found=self,
             )
+        return torch.cat([self(piece.points()) for piece in probes.split(self._rows_at_once(probes))])
+
+    def _rows_at_once(self, probes: Probes) -> int:
         row_bytes = probes.dimension * probes.center.element_size()
-        rows = self.rows_per_call or max(1, ROWS_AT_ONCE_BYTES // row_bytes)
-        return torch.cat([self(piece.points()) for piece in probes.split(rows)])
+        return self.rows_per_call or max(1, ROWS_AT_ONCE_BYTES // row_bytes)

@@ -45,7 +45,7 @@ def scatter(
     elif samples * dimension > SEEDED_ENTRIES and dimension >= SEEDED_DIMENSION:
         return Seeded(torch.randint(2**62, (samples,), generator=generator)[which], scale, directions)
     else:
-        unit = draw(directions, (samples, dimension), center.dtype, generator)
+        unit = draw(directions, samples, dimension, center.dtype, generator)
     return Dense((unit[which] * scale.to(unit)[:, None]).to(center.device))
 
 

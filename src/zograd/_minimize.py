@@ -1,0 +1,151 @@
+"""`minimize`: SciPy's habits for programs that have no gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from zograd._checks import require
+from zograd._errors import EvaluationError
+from zograd._parameters import Parameters
+from zograd._result import Result
+from zograd._run import Run
+from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
+from zograd.estimators import GradientEstimator
+from zograd.evaluate import FailurePolicy, failure_policy
+from zograd.strategies import OptimizerFactory, SchedulerFactory, Step, choose
+
+ENDINGS = {
+    "budget": (0, "The budget of {budget} evaluations is spent ({nfev} used)."),
+    "target": (1, "The target {target} is reached after {nfev} evaluations."),
+    "time": (2, "The time limit of {max_time} s is reached after {nfev} evaluations."),
+    "callback": (3, "The callback asked to stop after {nfev} evaluations."),
+    "interrupted": (-1, "Interrupted by the user after {nfev} evaluations; this is the best so far."),
+}
+
+
+def minimize(
+    fun: BlackBox | Callable[[Any], Any],
+    x0: Any,
+    *,
+    evaluations: int = 1000,
+    estimator: GradientEstimator | None = None,
+    optimizer: OptimizerFactory | None = None,
+    scheduler: SchedulerFactory | None = None,
+    bounds: Any = None,
+    scale: Any = None,
+    integers: Any = None,
+    choices: Any = None,
+    max_time: float | None = None,
+    target: float | None = None,
+    callback: Callable[[Result], Any] | None = None,
+    on_failure: str | FailurePolicy = "drop",
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Result:
+    """Minimise a program, from its values alone.
+
+    With neither ``estimator`` nor ``optimizer`` given, both are chosen from the dimension, the budget and the
+    bounds, there is no learning rate to tune, and the choice is said in ``result.message``.
+
+    Cost: at most ``evaluations`` evaluations of the program, never one more.
+
+    Args:
+        fun: A function of one point that returns a number; or `batched`, `torch_function`, or any `BlackBox`.
+        x0: Where to start: a number, tensor, array, a (nested) dict or list of them, or `Parameters`. ``fun``
+            takes, and ``result.x`` is, the same structure.
+        evaluations: The budget: how often the program may be run.
+        estimator: Where to look and what to conclude, such as ``zo.RandomGradient(samples=8)``.
+        optimizer: Any ``torch.optim`` class or `functools.partial` of one, or a rule of `zograd.optim`.
+        scheduler: A learning-rate scheduler's class or partial, stepped once a gradient.
+        bounds: SciPy's forms: one pair, a sequence of pairs, ``scipy.optimize.Bounds``, or a structure like
+            ``x0``. The program never sees a point outside them.
+        scale: ``"log"``, or the length of one unit, for all or in a structure like ``x0``; see `Parameters`.
+        integers: Names of the parameters that are whole numbers; see `Parameters`.
+        choices: Options of the parameters that are one of several; see `Parameters`.
+        max_time: Stop after so many seconds.
+        target: Stop at the first value at or below this.
+        callback: Called after every step with the `Result` so far; returning ``True`` or raising
+            ``StopIteration`` stops.
+        on_failure: What becomes of NaN, inf, an exception, or anything that is not one number: ``"drop"`` leaves
+            it out, ``"raise"`` stops, ``zo.value(x)`` counts it as x.
+        seed: Same seed, same program: same result, bit for bit.
+        progress: ``True`` shows a progress line, ``False`` none; by default one appears on a terminal after two
+            seconds.
+
+    Returns:
+        The best point seen (not the last) and how it was found.
+
+    Raises:
+        ArgumentError: When an argument is wrong: what must hold, what was found, what to do.
+        EvaluationError: When every evaluation of a step was lost, or the first with ``on_failure="raise"``; its
+            ``result`` holds the best so far.
+
+    Example:
+        >>> import zograd as zo
+        >>> def program(x):  # flat almost everywhere
+        ...     return round(10 * abs(x["angle"])) / 10 + abs(x["count"] - 3)
+        >>> result = zo.minimize(program, {"angle": 0.8, "count": 7}, evaluations=300,
+        ...                      bounds={"angle": (-2, 2), "count": (1, 10)}, integers=("count",))
+        >>> result.x["count"], result.fun < 0.2
+        (3, True)
+    """
+    parameters = (
+        x0
+        if isinstance(x0, Parameters)
+        else Parameters(x0, bounds=bounds, scale=scale, integers=integers, choices=choices)
+    )
+    require(target is None or target == target, "target", "be a number", target)
+    require(callback is None or callable(callback), "callback", "be callable", callback)
+    blackbox = as_blackbox(fun)
+    policy = failure_policy(on_failure)
+    if isinstance(blackbox, FunctionBox):
+        blackbox = blackbox.over(parameters)
+    strategy, choice = choose(
+        parameters, evaluations, estimator=estimator, optimizer=optimizer, scheduler=scheduler, seed=seed
+    )
+    run = Run(strategy, blackbox, evaluations=evaluations, max_time=max_time, target=target, policy=policy)
+    history: list[Step] = []
+
+    def result(ending: str) -> Result:
+        status, sentence = ENDINGS.get(ending, (-2, ending))
+        words = [sentence.format(budget=evaluations, nfev=run.evaluations, target=target, max_time=max_time), choice]
+        if run.tally.total:
+            words.append(f"{run.tally.total} evaluations were lost ({run.tally}).")
+        return Result(
+            x=parameters.decode(strategy.best_point),
+            fun=strategy.best_value,
+            nfev=run.evaluations,
+            nit=len(history),
+            success=status >= 0,
+            status=status,
+            message=" ".join(words),
+            history=history,
+            lost=run.tally.total,
+            seconds=run.seconds,
+        )
+
+    with tqdm(
+        total=evaluations, unit=" evaluations", leave=False, delay=0 if progress else 2,
+        disable=None if progress is None else not progress,
+    ) as bar:  # fmt: skip
+        try:
+            for step in run:
+                history.append(step)
+                bar.update(step.evaluations - bar.n)
+                bar.set_postfix_str(f"best {step.best_value:.6g}", refresh=False)
+                if callback is not None and _says_stop(callback, result("budget")):
+                    return result("callback")
+        except KeyboardInterrupt:
+            return result("interrupted")
+        except EvaluationError as error:
+            error.result = result(str(error))
+            raise
+    return result(run.stopped)
+
+
+def _says_stop(callback: Callable[[Result], Any], so_far: Result) -> bool:
+    try:
+        return callback(so_far) is True
+    except StopIteration:
+        return True

@@ -1,0 +1,58 @@
+"""What an optimisation returns, under SciPy's names."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, final
+
+from zograd.strategies import Step
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The best found and how it was found, under the names of ``scipy.optimize.OptimizeResult``.
+
+    Args:
+        x: The best point seen, as the structure that ``x0`` was.
+        fun: Its value, as the program returned it.
+        nfev: Evaluations sent out, lost ones included.
+        nit: Steps made.
+        success: Whether it ended as asked: budget, target, time or callback; ``False`` after Ctrl-C.
+        status: 0 the budget is spent, 1 the target is reached, 2 time is up, 3 the callback said stop,
+            -1 interrupted.
+        message: How it ended, which method was used, and what was lost, in words.
+        history: Every `Step`.
+        lost: Evaluations that failed or returned nothing usable.
+        seconds: Wall time.
+    """
+
+    x: Any
+    fun: float
+    nfev: int
+    nit: int
+    success: bool
+    status: int
+    message: str
+    history: list[Step] = field(default_factory=list, repr=False)
+    lost: int = 0
+    seconds: float = 0.0
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
+
+    def keys(self) -> list[str]:
+        """The names, as SciPy's results list theirs."""
+        return [entry.name for entry in fields(self)]
+
+    def __repr__(self) -> str:
+        shown = {name: self[name] for name in self.keys() if name != "history"}
+        width = max(map(len, shown))
+        lines = []
+        for name, value in shown.items():
+            text = str(value).replace("\n", "\n" + " " * (width + 3))
+            lines.append(f"{name:>{width + 1}}: {text}")
+        return "\n".join(lines)

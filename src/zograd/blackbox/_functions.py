@@ -1,0 +1,201 @@
+"""Python functions as black boxes: one point at a time, a batch at a time, or a torch function."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor
+
+from zograd._checks import require
+from zograd._errors import EvaluationError
+from zograd._parameters import Parameters
+from zograd._probes import Probes
+from zograd._typing import Points, Values, Vector
+from zograd.blackbox._blackbox import BlackBox
+from zograd.blackbox._outputs import Outputs
+
+
+class FunctionBox(BlackBox):
+    """A Python callable as a black box.
+
+    Args:
+        function: What is called.
+        parameters: How flat points become what the function takes; ``None`` hands it the tensor itself.
+
+    Attributes:
+        outputs: How one output is laid out, known after the first call (`None` before it).
+    """
+
+    def __init__(self, function: Callable[..., Any], parameters: Parameters | None = None) -> None:
+        require(
+            callable(function), "function", "be callable", function, "It is called with one point or a batch of them."
+        )
+        self.function = function
+        self.parameters = parameters
+        self.outputs: Outputs | None = None
+
+    def over(self, parameters: Parameters) -> Self:
+        """The same program, taking what ``parameters`` decodes: dictionaries, bounded values, integers."""
+        box = copy.copy(self)
+        box.parameters = parameters
+        return box
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self.function, '__name__', self.function)!s})"
+
+    def _packed(self, result: Any, like: Points, rows: int | None) -> Tensor:
+        """One result as a tensor of shape out (``rows`` None) or (rows, *out), remembering its structure."""
+        outputs, values = Outputs.pack(result, like, rows)
+        if self.outputs is None:
+            self.outputs = outputs
+        elif self.outputs != outputs:
+            raise EvaluationError(
+                f"{self!r} must return one structure every time, found {outputs} after {self.outputs}.",
+                status="invalid",
+            )
+        return values
+
+    @abstractmethod
+    def __call__(self, points: Points) -> Values:
+        """The values at ``points``."""
+
+
+@final
+class Pointwise(FunctionBox):
+    """A function of one point. Each row is timed by itself and may fail by itself."""
+
+    rows_per_call = 1
+
+    def __call__(self, points: Points) -> Values:
+        """Call the function once a row."""
+        decode = self.parameters.decode if self.parameters is not None else Tensor.clone
+        return torch.stack([self._packed(self.function(decode(point)), points, None) for point in points])
+
+
+@final
+class Batched(FunctionBox):
+    """A function of a batch of points, (n, d) to (n, *out): one call is a whole wave."""
+
+    def __call__(self, points: Points) -> Values:
+        """Call the function once."""
+        decoded = self.parameters.decode_batch(points) if self.parameters is not None else points.clone()
+        return self._packed(self.function(decoded), points, len(points))
+
+
+@final
+class TorchFunction(FunctionBox):
+    """A function of one point made of torch operations, so that exact directional derivatives exist.
+
+    Args:
+        function: Tensor of shape (d,) to a tensor of shape out.
+        parameters: Must decode to one tensor by a linear map (no integers, no log scale) for derivatives to be right.
+        vectorize: Evaluate all rows at once with ``torch.vmap``; ``False`` for data-dependent Python inside.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], parameters: Parameters | None = None, vectorize: bool = True
+    ) -> None:
+        super().__init__(function, parameters)
+        self.vectorize = vectorize
+
+    def _map(self, function: Callable[..., Any], rows: Tensor) -> Any:
+        if self.vectorize:
+            return torch.vmap(function)(rows)
+        return torch.stack([function(row) for row in rows])
+
+    def _decoded(self, point: Vector) -> Any:
+        return point if self.parameters is None else self.parameters.decode(point)
+
+    def __call__(self, points: Points) -> Values:
+        """Evaluate all rows, without a graph."""
+        with torch.no_grad():
+            return self._packed(
+                self._map(lambda point: self.function(self._decoded(point)), points), points, len(points)
+            )
+
+    def probe(self, probes: Probes) -> Values:
+        """Values as ever; directional derivatives at the centre by forward-mode AD (``torch.func.jvp``)."""
+        if probes.quantity == "value":
+            return super().probe(probes)
+
+        def derivative(offset: Vector) -> Tensor:
+            tangent: Tensor = torch.func.jvp(lambda p: self.function(self._decoded(p)), (probes.center,), (offset,))[1]
+            return tangent
+
+        with torch.no_grad():
+            return torch.cat(
+                [
+                    self._packed(self._map(derivative, piece.offsets.dense(piece.center)), probes.center, len(piece))
+                    for piece in probes.split(self._rows_at_once(probes))
+                ]
+            )
+
+
+def pointwise(function: Callable[[Any], Any]) -> Pointwise:
+    """A black box from a function of one point.
+
+    Cost: one call a row. Use `batched` where the program takes many points at once.
+
+    Args:
+        function: Takes one point, as ``x0`` was given (or a tensor of shape (d,) inside a network), and returns a
+            number, an array, or a structure of arrays. An exception, ``None`` or NaN is a lost evaluation.
+
+    Example:
+        >>> import torch, zograd as zo
+        >>> box = zo.pointwise(lambda x: float(x[0]) ** 2)
+        >>> box(torch.tensor([[3.0], [4.0]]))
+        tensor([ 9., 16.])
+    """
+    return Pointwise(function)
+
+
+def batched(function: Callable[[Any], Any]) -> Batched:
+    """A black box from a function of many points: (n, d) to (n, *out), row i from row i alone.
+
+    Cost: one call a wave. An exception loses the whole wave; a NaN row loses that row.
+
+    Args:
+        function: Takes the points with a leading dimension n (in every leaf, where ``x0`` is a structure).
+
+    Example:
+        >>> import torch, zograd as zo
+        >>> box = zo.batched(lambda points: (points**2).sum(1))
+        >>> box(torch.tensor([[3.0, 0.0], [4.0, 1.0]]))
+        tensor([ 9., 17.])
+    """
+    return Batched(function)
+
+
+def torch_function(function: Callable[[Tensor], Any], *, vectorize: bool = True) -> TorchFunction:
+    """A black box from a function of torch operations on one point: its directional derivatives are exact.
+
+    It is what `ForwardGradient` needs. Cost: one row a value, and one row a directional derivative (about two
+    to three times the time of a value).
+
+    Args:
+        function: Tensor of shape (d,) to a tensor.
+        vectorize: Evaluate all rows at once with ``torch.vmap``; pass ``False`` where Python control flow in the
+            function depends on the data.
+
+    Example:
+        >>> import torch, zograd as zo
+        >>> zo.torch_function(lambda x: (x**2).sum())(torch.tensor([[3.0, 0.0], [4.0, 1.0]]))
+        tensor([ 9., 17.])
+    """
+    return TorchFunction(function, vectorize=vectorize)
+
+
+def as_blackbox(fun: BlackBox | Callable[[Any], Any]) -> BlackBox:
+    """``fun`` itself where it is a black box, `pointwise` of it where it is a plain callable."""
+    if isinstance(fun, BlackBox):
+        return fun
+    require(
+        callable(fun),
+        "fun",
+        "be callable or a black box",
+        fun,
+        "Pass a function of one point, or zo.batched(function).",
+    )
+    return Pointwise(fun)

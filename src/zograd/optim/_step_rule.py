@@ -1,0 +1,42 @@
+"""What every step rule is: a torch optimiser that may also see the estimate and ask for trial steps."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from zograd._parameters import Parameters
+from zograd._typing import Points, Values
+from zograd.estimators import Estimate, GradientEstimator
+
+
+class StepRule(torch.optim.Optimizer, ABC):
+    """A ``torch.optim.Optimizer`` of one flat tensor whose step knows how good its gradient is.
+
+    It moves the centre in ``step``, or proposes trial steps, which `Descent` has evaluated and then settles.
+
+    Attributes:
+        trying: Whether the next values are those of trial steps.
+    """
+
+    trying: bool = False
+
+    def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
+        """Called once by `Descent`: what the entries mean, and where random numbers come from."""
+
+    def refine(self, estimator: GradientEstimator) -> GradientEstimator:
+        """The estimator to use for the next gradient, such as ``estimator`` with another step."""
+        return estimator
+
+    def trials(self) -> Points | None:
+        """Offsets from the centre, shape (k, d), of steps to try next; ``None`` where a gradient is due."""
+        return None
+
+    @abstractmethod
+    def settle(self, values: Values) -> None:
+        """Move the centre, knowing the values at the trial steps, shape (k,), NaN where lost."""
+
+    @abstractmethod
+    def step(self, closure: Callable[[], float] | None = None, *, estimate: Estimate | None = None) -> Any:
+        """Take a gradient: move the centre, or prepare trial steps."""
