@@ -2,6 +2,9 @@
 
 import re
 
+import docutils.nodes
+import latex2mathml.converter
+
 import zograd
 
 project = "zograd"
@@ -12,7 +15,6 @@ release = version = zograd.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
@@ -36,6 +38,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 add_module_names = False
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "zograd"
 html_static_path = ["_static"]
@@ -58,6 +61,15 @@ def escape_shapes(app, what, name, thing, options, lines) -> None:
         lines[number] = "``".join(pieces)
 
 
+def formula(translator, node) -> None:
+    """A formula as MathML, which browsers draw by themselves: no script is fetched to read a page."""
+    block = isinstance(node, docutils.nodes.math_block)
+    mathml = latex2mathml.converter.convert(node.astext(), display="block" if block else "inline")
+    translator.body.append(f'<div class="formula">{mathml}</div>' if block else mathml)
+    raise docutils.nodes.SkipNode
+
+
 def setup(app) -> None:
     """Sphinx calls this."""
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("autodoc-process-docstring", escape_shapes)
