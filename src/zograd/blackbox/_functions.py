@@ -3,7 +3,7 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Self, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from zograd._probes import Probes
 from zograd._typing import Points, Values, Vector
 from zograd.blackbox._blackbox import BlackBox
 from zograd.blackbox._outputs import Outputs
+
+
+Box = TypeVar("Box", bound="FunctionBox")
 
 
 class FunctionBox(BlackBox):
@@ -36,7 +39,7 @@ class FunctionBox(BlackBox):
         self.parameters = parameters
         self.outputs: Outputs | None = None
 
-    def over(self, parameters: Parameters) -> Self:
+    def over(self: Box, parameters: Parameters) -> Box:
         """The same program, taking what ``parameters`` decodes: dictionaries, bounded values, integers."""
         box = copy.copy(self)
         box.parameters = parameters
@@ -45,7 +48,7 @@ class FunctionBox(BlackBox):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({getattr(self.function, '__name__', self.function)!s})"
 
-    def _packed(self, result: Any, like: Points, rows: int | None) -> Tensor:
+    def _packed(self, result: Any, like: Tensor, rows: int | None) -> Tensor:
         """One result as a tensor of shape out (``rows`` None) or (rows, *out), remembering its structure."""
         outputs, values = Outputs.pack(result, like, rows)
         if self.outputs is None:

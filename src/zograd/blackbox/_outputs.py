@@ -52,7 +52,7 @@ class Outputs:
         sizes = [int(np.prod(shape)) for shape in self.shapes]
         pieces = torch.split(values, sizes, dim=-1)
         return optree.tree_unflatten(
-            self.tree, [p.reshape(*values.shape[:-1], *s) for p, s in zip(pieces, self.shapes, strict=True)]
+            self.tree, [p.reshape((*values.shape[:-1], *s)) for p, s in zip(pieces, self.shapes, strict=True)]
         )
 
 
