@@ -1,6 +1,7 @@
 """One leaf of a structure of parameters: what was read, and what it must become again."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -94,8 +95,8 @@ class Leaf:
         require(shape == self.shape, argument, f"have shape {self.shape} at {self.name!r}", value)
         if isinstance(value, Tensor):
             return value.detach().reshape(-1).double()
-        if isinstance(value, int) and abs(value) > LARGEST:
-            value = math.copysign(math.inf, value)  # no float64 tells it from its neighbours: refused as not finite
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            value = math.inf  # which is then refused, by name
         return torch.from_numpy(np.array(value, np.float64).reshape(-1))
 
     def one(self, values: Tensor, singles: Sequence[float]) -> Any:

@@ -304,8 +304,11 @@ class Parameters:
         lower, upper, least, most, log, unit, integer = (
             each.to(self.device) for each in (lower, upper, least, most, log, unit, integer)
         )
+        least = torch.where(integer & log, least.clamp(min=1.0), least)
         lower, upper = torch.where(integer, lower.ceil(), lower), torch.where(integer, upper.floor(), upper)
         self._refuse(lower > upper, "bounds", "leave a whole number within them", lower)
+        lower = torch.where(lower.isfinite(), lower.maximum(least), lower)
+        upper = torch.where(upper.isfinite(), upper.minimum(most), upper)
         self._start, self._least, self._most = start, lower.maximum(least), upper.minimum(most)
         self._integer = integer if bool(integer.any()) else None
         self._log = log if bool(log.any()) else None
@@ -315,17 +318,22 @@ class Parameters:
 
         fixed = lower == upper
         half = 0.5 * integer
-        low, high = (_logged(side, log) for side in (lower - half, upper + half))
         both = lower.isfinite() & upper.isfinite()
+        low, high = (_logged(side, log) for side in (lower - half, upper + half))
+        # A hair wider than the bounds where rounding would fall short of them: clipping then returns them exactly.
+        slack = 4 * torch.finfo(torch.float64).eps * (1.0 + low.abs() + high.abs())
+        low, high = torch.where(both & log, low - slack, low), torch.where(both & log, high + slack, high)
         width = torch.where(both, high - low, torch.where(log, math.log(10.0), 1.0))
+        width = torch.where(both & (low + width < high), width.nextafter(high), width)
         self._width = torch.where(fixed, 1.0, torch.where(unit.isnan(), width, unit))
         self._shift = torch.where(fixed, _logged(start, log), torch.where(both, low, 0.0))
         self._refuse(self._width.isinf(), "bounds", "be a finite distance apart", upper, "Pass None for no bound.")
 
         ends = (_logged(side, log) for side in (self._least - half, self._most + half))
         below, above = ((end - self._shift) / self._width for end in ends)
-        self.lower = torch.where(fixed, 0.0, below)
-        self.upper = torch.where(fixed, 0.0, above)
+        unity = both & unit.isnan()
+        self.lower = torch.where(fixed | unity, 0.0, below)
+        self.upper = torch.where(fixed, 0.0, torch.where(unity, 1.0, above))
         self._bounded = both
         self._clips = bool((self._least.isfinite() | self._most.isfinite()).any())
         self._moves = bool((self._width != 1.0).any() or (self._shift != 0.0).any())
@@ -333,9 +341,8 @@ class Parameters:
         self.granularity = torch.where(integer & ~fixed, step, 0.0)
 
         self.initial = self._encoded(start)
-        self._residual: Tensor | None = None
-        residual = start - self._values(self.initial)
-        self._residual = residual if bool(residual.any()) else None
+        self._restores = False
+        self._restores = bool((self._values(self.initial) != start).any())
 
     def _encoded(self, numbers: Vector) -> Vector:
         logged = numbers if self._log is None else _logged(numbers, self._log)
@@ -347,8 +354,8 @@ class Parameters:
         values = torch.addcmul(self._shift, self._width, vector) if self._moves else vector
         if self._log is not None:
             values = torch.where(self._log, torch.where(self._log, values, 0.0).exp(), values)
-        if self._residual is not None:
-            values = self._returned(vector, values, self._residual)
+        if self._restores:
+            values = self._restored(vector, values)
         if self._integer is not None:
             finite = bool(values.isfinite().all())
             require(finite, "points", "be finite, for there are integers or choices among the parameters", points)
@@ -357,14 +364,15 @@ class Parameters:
             values = values.clamp(self._least, self._most)
         return values.clone() if values is points else values
 
-    def _returned(self, vector: Tensor, values: Tensor, residual: Tensor) -> Tensor:
-        """Give x0 back what rounding takes from it on the way there and back, so that it comes out bit by bit."""
+    def _restored(self, vector: Tensor, values: Tensor) -> Tensor:
+        """Give x0 back what rounding takes from it on the way there and back; derivatives stay as they are."""
         if vector.ndim == 1:
             try:
-                return values + residual if torch.equal(vector, self.initial) else values
+                return values - values.detach() + self._start if torch.equal(vector, self.initial) else values
             except RuntimeError:  # torch.vmap has no rule for this comparison, which costs a quarter of the other
                 pass
-        return values + (vector == self.initial).all(-1, keepdim=True) * residual
+        there = (vector == self.initial).all(-1, keepdim=True)
+        return torch.where(there, values - values.detach() + self._start, values)
 
     def _check(self, argument: str, numbers: Vector) -> None:
         """Refuse values that are not finite, not whole, not positive or outside the bounds."""
