@@ -342,7 +342,10 @@ class Parameters:
 
         self.initial = self._encoded(start)
         self._restores = False
-        self._restores = bool((self._values(self.initial) != start).any())
+        there, back = start.cpu(), self._values(self.initial).cpu()
+        places = (slice(leaf.start, leaf.start + leaf.size) for leaf in self._leaves)
+        rounded = [leaf.rounded(back[place]) for leaf, place in zip(self._leaves, places, strict=True)]
+        self._restores = not torch.equal(torch.cat(rounded), there)
 
     def _encoded(self, numbers: Vector) -> Vector:
         logged = numbers if self._log is None else _logged(numbers, self._log)
