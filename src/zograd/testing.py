@@ -141,11 +141,11 @@ class _Trial:
         return None
 
     def reach(self, probes: Probes) -> float:
-        """The shortest distance of a probe from the centre, other than zero."""
+        """The root mean square distance from the centre of the probes that are not at it."""
         lengths = probes.offsets.dense(probes.center).norm(dim=1)
         if not (lengths > 0).any():
             self.fail("right size", "every probe lies at the centre")
-        return float(lengths[lengths > 0].min())
+        return float(lengths[lengths > 0].square().mean().sqrt())
 
     def rounding(self, probes: Probes, values: Tensor) -> float:
         """The error of a gradient that floating point explains."""
@@ -187,7 +187,7 @@ class _Trial:
                     f"{what}, the gradients are too noisy to judge: after {repeats} of them the mean is "
                     f"{_text(mean)}, standard errors {_text(error)}; take more samples",
                 )
-            repeats = LEAST_REPEATS if repeats < LEAST_REPEATS else 2 * repeats
+            repeats = LEAST_REPEATS if repeats < LEAST_REPEATS else math.ceil(1.1 * needed) + 8
         if not mean.isfinite().all():
             self.fail(name, f"{what}, some entries of {repeats} gradients are never told or not finite: {_text(mean)}")
         if truth.any() and abs(float(mean[-1]) - 1) > ERRORS * float(error[-1]) + allowance:
@@ -430,11 +430,12 @@ def _bias(trial: _Trial) -> None:
     if not stepless:
         unit = _unit(trial, center)
         wide, narrow = (_added(trial, center, trial.order + 1, factor) for factor in (unit, unit / 2))
-        sample = torch.stack([torch.cat([wide(i), narrow(i)]) for i in range(LEAST_REPEATS // 2)])
-        mean, error = _mean_and_error(sample)
-        at_wide, at_narrow = (float(part.norm()) for part in mean.chunk(2))
-        noise = ERRORS * float(error.norm())
-        if at_narrow > 1.25 * at_wide / 2**trial.order + noise:
+        pairs = [(wide(i), narrow(i)) for i in range(LEAST_REPEATS // 2)]
+        at_wide, at_narrow = (float(torch.stack(side).mean(0).norm()) for side in zip(*pairs, strict=True))
+        # The same directions serve both steps, so that most of the noise is in neither mean's favour.
+        excess, error = _mean_and_error(torch.stack([near - far / 2**trial.order for far, near in pairs]))
+        noise, share = ERRORS * float(error.norm()), at_wide / 2**trial.order
+        if at_narrow > share and float(excess.norm()) > share / 4 + noise:
             trial.fail(
                 "order of bias",
                 f"halving the step takes the bias on a polynomial of degree {trial.order + 1} from {at_wide:.4g} to "

@@ -21,9 +21,9 @@ def scalars(probes: Probes, values: Values) -> Weights:
     return values.detach()
 
 
-def lost(values: Values) -> int:
+def lost(values: Values) -> float:
     """The rows that did not come back as finite numbers."""
-    return int(values.isfinite().logical_not().sum())
+    return float(values.isfinite().logical_not().sum())
 
 
 def mean_of_finite(values: Tensor) -> float | None:

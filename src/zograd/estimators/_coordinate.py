@@ -1,7 +1,7 @@
 """Finite differences along the coordinate axes."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor
@@ -119,7 +119,9 @@ class CoordinateGradient(GradientEstimator):
             GradientError: When no coordinate has a difference left, or forward differences lost their centre.
         """
         values = scalars(probes, values)
-        offsets = instance("probes", probes.offsets, Coordinates, "what `propose` gave, with Coordinates offsets")
+        given = isinstance(probes.offsets, Coordinates)
+        require(given, "probes", "be what `propose` gave, with Coordinates as offsets", probes.offsets)
+        offsets = cast(Coordinates, probes.offsets)
         steps = offsets.step
         variance = (self.noise or 0.0) ** 2
         base = mean_of_finite(values[:1]) if self.curvature or not self.central else None
@@ -149,8 +151,8 @@ class CoordinateGradient(GradientEstimator):
         if not told.any():
             raise GradientError(
                 f"no gradient can be told: none of the {len(slopes)} coordinates has a difference left "
-                f"({lost(values)} of {len(values)} evaluations were lost). Check that the program runs at the centre, "
-                "or make the step smaller."
+                f"({lost(values):.0f} of {len(values)} evaluations were lost). Check that the program runs at the "
+                "centre, or make the step smaller."
             )
         noise = (2 * variance / (plus - minus).square()).where(
             both.isfinite(), (variance + base_variance) / plus.square()
@@ -164,7 +166,7 @@ class CoordinateGradient(GradientEstimator):
             float(noise[told].sum()) if self.noise is not None else None,
             base,
             curvature,
-            {"lost": lost(values), "missing": int((~told).sum())},
+            {"lost": lost(values), "missing": float((~told).sum())},
         )
 
     def evaluations(self, dimension: int) -> int:

@@ -34,8 +34,8 @@ class SmoothedGradient(GradientEstimator):
     a uniform direction and a radius :math:`\sigma \chi_{d+1}`, in one dimension a signed Rayleigh variable.
 
     **Cost**: ``2 samples`` evaluations antithetic, else ``samples``. **Bias**: none for the smoothed function;
-    O(spread^2) for f where f is smooth. **Variance**: with f its odd part (antithetic) or less its mean (else), the mean
-    squared length of a contribution is :math:`\operatorname{E}_\kappa[f^2 \lVert o \rVert^2] / \sigma^4` for
+    O(spread^2) for f where f is smooth. **Variance**: with f its odd part (antithetic) or less its mean (else), the
+    mean squared length of a contribution is :math:`\operatorname{E}_\kappa[f^2 \lVert o \rVert^2] / \sigma^4` for
     ``"kernel"`` and :math:`\operatorname{E}_\kappa[\lVert o \rVert]\,\operatorname{E}_\kappa[f^2 \lVert o \rVert]
     / \sigma^4` for ``"derivative"``: smaller when f is as large or larger far from the centre (a step, a plateau,
     a slope), larger when it is concentrated near it (a feature much narrower than the spread). In one dimension

@@ -1,0 +1,385 @@
+"""A suite that cannot fail proves nothing: each fault that this field has shipped must be caught, by name."""
+
+import random
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+
+import zograd as zo
+from zograd._probes import Offsets
+from zograd.testing import assert_conforms
+
+
+@dataclass
+class Honest(zo.GradientEstimator):
+    """Central differences along Gaussian directions, written plainly; each fault below changes one thing."""
+
+    step: float = 1e-3
+    samples: int = 8
+
+    def directions(self, center, generator):
+        return torch.randn(self.samples, len(center), dtype=center.dtype, generator=generator)
+
+    def propose(self, center, generator):
+        offsets = self.step * self.directions(center, generator)
+        return zo.Probes(center, zo.Dense(torch.cat([offsets, -offsets])))
+
+    def contributions(self, probes, ahead, behind):
+        u = probes.offsets.dense(probes.center)[: self.samples] / self.step
+        return ((ahead - behind).to(u) / (2 * self.step))[:, None] * u
+
+    def mean(self, contributions):
+        kept = contributions[contributions.isfinite().all(1)]
+        if not len(kept):
+            raise zo.GradientError("no survivor")
+        return kept.mean(0)
+
+    def gradient(self, probes, values):
+        return zo.Estimate(self.mean(self.contributions(probes, *values.chunk(2))))
+
+    def evaluations(self, dimension):
+        return 2 * self.samples
+
+
+class OffByTheStep(Honest):
+    def mean(self, contributions):
+        return super().mean(contributions) * self.step
+
+
+class OffByTheStepSquared(Honest):
+    def mean(self, contributions):
+        return super().mean(contributions) * self.step**2
+
+
+class OffByTheDimension(Honest):
+    def mean(self, contributions):
+        return super().mean(contributions) / contributions.shape[1]
+
+
+class SumForMean(Honest):
+    def mean(self, contributions):
+        return super().mean(contributions) * self.samples
+
+
+class HalfOfThePairFlipped(Honest):
+    def contributions(self, probes, ahead, behind):
+        return super().contributions(probes, ahead, -behind)
+
+
+class LostRowsCountAsZero(Honest):
+    def mean(self, contributions):
+        super().mean(contributions)
+        return contributions.nan_to_num().mean(0)
+
+
+class LostValuesCountAsZero(Honest):
+    def contributions(self, probes, ahead, behind):
+        if ahead.isnan().all():
+            raise zo.GradientError("no survivor")
+        return super().contributions(probes, ahead.nan_to_num(), behind.nan_to_num())
+
+
+class LostRowsSpread(Honest):
+    def mean(self, contributions):
+        return contributions.mean(0)
+
+
+class AllLostIsZero(Honest):
+    def mean(self, contributions):
+        kept = contributions[contributions.isfinite().all(1)]
+        return kept.sum(0) / max(1, len(kept))
+
+
+class PairsOffByOne(Honest):
+    def contributions(self, probes, ahead, behind):
+        return super().contributions(probes, ahead, behind.roll(1))
+
+
+class UnitDirections(Honest):
+    def directions(self, center, generator):
+        u = super().directions(center, generator)
+        return u / u.norm(dim=1, keepdim=True)
+
+
+class NoBaseline(Honest):
+    """Forward differences that forget to subtract the centre: right in the mean, useless."""
+
+    def contributions(self, probes, ahead, behind):
+        return 2 * super().contributions(probes, ahead, torch.zeros_like(behind))
+
+
+class DividedByTheLevel(Honest):
+    def contributions(self, probes, ahead, behind):
+        level = (ahead.nanmean() + behind.nanmean()) / 2
+        return super().contributions(probes, ahead / level, behind / level)
+
+
+class Rounded(Honest):
+    """Right to three decimals, and so not in proportion to the function."""
+
+    def mean(self, contributions):
+        return super().mean(contributions).mul(1e3).round() / 1e3
+
+
+class Saturated(Honest):
+    """Half as steep where the level is high."""
+
+    def contributions(self, probes, ahead, behind):
+        return super().contributions(probes, ahead, behind) * (0.5 if float(ahead.nanmean()) > 8 else 1.0)
+
+
+class GlobalGenerator(Honest):
+    def directions(self, center, generator):
+        return torch.randn(self.samples, len(center), dtype=center.dtype)
+
+
+class GlobalNumpy(Honest):
+    def directions(self, center, generator):
+        draw = np.random.standard_normal((self.samples, len(center)))  # noqa: NPY002
+        return torch.from_numpy(draw).to(center)
+
+
+class GlobalPython(Honest):
+    def directions(self, center, generator):
+        random.random()
+        return super().directions(center, generator)
+
+
+class OwnGenerator(Honest):
+    """Draws from a generator of its own, so that no seed brings the probes back."""
+
+    def directions(self, center, generator):
+        own = torch.Generator()
+        own.seed()
+        return super().directions(center, own)
+
+
+class SameDirectionsAlways(Honest):
+    def directions(self, center, generator):
+        return super().directions(center, torch.Generator().manual_seed(0))
+
+
+class WritesIntoTheCentre(Honest):
+    def propose(self, center, generator):
+        probes = super().propose(center, generator)
+        center += self.step
+        return probes
+
+
+class WritesIntoTheValues(Honest):
+    def gradient(self, probes, values):
+        return super().gradient(probes, values.sub_(values.nanmean()))
+
+
+class AlwaysFloat32(Honest):
+    def gradient(self, probes, values):
+        return zo.Estimate(super().gradient(probes, values).gradient.float())
+
+
+class AlwaysFloat64(Honest):
+    def propose(self, center, generator):
+        return super().propose(center.double(), generator)
+
+
+class ShortGradient(Honest):
+    def gradient(self, probes, values):
+        return zo.Estimate(super().gradient(probes, values).gradient[:-1])
+
+
+class PriceOfDirections(Honest):
+    def evaluations(self, dimension):
+        return self.samples
+
+
+class EntriesRenamed(Honest):
+    def mean(self, contributions):
+        return super().mean(contributions).roll(1)
+
+
+class OneCoordinateForgotten(Honest):
+    def directions(self, center, generator):
+        u = super().directions(center, generator)
+        u[:, 0] = 0
+        return u
+
+
+@dataclass
+class FavouredCoordinate(Honest):
+    """A longer step in the first coordinate: right on linear functions, wrong by the curvature along that one."""
+
+    samples: int = 6
+
+    def directions(self, center, generator):
+        axes = torch.eye(self.samples, dtype=center.dtype)
+        axes[0] *= 1 / self.step
+        return axes
+
+    def contributions(self, probes, ahead, behind):
+        u = self.directions(probes.center, None)
+        return super().contributions(probes, ahead, behind) / u.norm(dim=1, keepdim=True) ** 2
+
+    def mean(self, contributions):
+        super().mean(contributions)
+        return contributions.nan_to_num().sum(0)
+
+
+class AllAtTheCentre(Honest):
+    def directions(self, center, generator):
+        return torch.zeros_like(super().directions(center, generator))
+
+
+@dataclass(frozen=True)
+class Unrepeatable(Offsets):
+    """Rows that depend on the piece in which they are asked for."""
+
+    rows: torch.Tensor
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, rows):
+        return replace(self, rows=self.rows[rows].flip(1))
+
+    def dense(self, center):
+        return self.rows
+
+    def weighted_sum(self, weights, center):
+        return weights @ self.rows
+
+    def squared_norms(self, center):
+        return self.rows.square().sum(1)
+
+    @property
+    def nbytes(self):
+        return self.rows.nbytes
+
+
+class PiecesDiffer(Honest):
+    def propose(self, center, generator):
+        probes = super().propose(center, generator)
+        return replace(probes, offsets=Unrepeatable(probes.offsets.rows))
+
+
+@dataclass
+class ForgetsWhatItLearned(Honest):
+    """Its step shrinks with every gradient, and its state does not say so."""
+
+    calls: int = field(default=0)
+
+    def propose(self, center, generator):
+        return Honest(self.step / (1 + self.calls), self.samples).propose(center, generator)
+
+    def gradient(self, probes, values):
+        self.calls += 1
+        return Honest(self.step / self.calls, self.samples).gradient(probes, values)
+
+
+class Remembers(ForgetsWhatItLearned):
+    def state_dict(self):
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state):
+        self.calls = state["calls"]
+
+
+# The property that must catch each fault: if another one does, the message misleads.
+FAULTS = [
+    (OffByTheStep, "`right size`"),
+    (OffByTheStepSquared, "`right size`"),
+    (OffByTheDimension, "`right size`"),
+    (SumForMean, "`right size`"),
+    (HalfOfThePairFlipped, "`right size`"),
+    (LostRowsCountAsZero, "`lost rows`"),
+    (LostValuesCountAsZero, "`lost rows`"),
+    (LostRowsSpread, "`lost rows`"),
+    (AllLostIsZero, "`lost rows`"),
+    (PairsOffByOne, "`right size`"),
+    (UnitDirections, "`right size`"),
+    (NoBaseline, "`right size`"),
+    (DividedByTheLevel, "`right size`"),
+    (Rounded, "`doubling`"),
+    (Saturated, "`shift`"),
+    (GlobalGenerator, "`purity`.*torch"),
+    (GlobalNumpy, "`purity`.*NumPy"),
+    (GlobalPython, "`purity`.*Python"),
+    (OwnGenerator, "`purity`.*same seed"),
+    (SameDirectionsAlways, "`right size`"),
+    (WritesIntoTheCentre, "`purity`.*centre"),
+    (WritesIntoTheValues, "`purity`.*values"),
+    (AlwaysFloat32, "`dtype`"),
+    (AlwaysFloat64, "`dtype`"),
+    (ShortGradient, "`dtype`.*shape"),
+    (PriceOfDirections, "`price`"),
+    (EntriesRenamed, "`right size`"),
+    (OneCoordinateForgotten, "`right size`"),
+    (FavouredCoordinate, "`permutation`"),
+    (AllAtTheCentre, "`right size`"),
+    (PiecesDiffer, "`purity`.*rows at a time"),
+    (ForgetsWhatItLearned, "`state`"),
+]
+
+
+@pytest.mark.parametrize(("fault", "name"), FAULTS, ids=lambda x: x if isinstance(x, str) else x.__name__)
+def test_a_planted_fault_is_caught(fault, name):
+    with pytest.raises(AssertionError, match=f"{fault.__name__}.* fails {name}"):
+        assert_conforms(fault(), order=2)
+
+
+@pytest.mark.parametrize("honest", [Honest, Remembers])
+def test_the_plain_estimator_without_a_fault_conforms(honest):
+    assert_conforms(honest(), order=2)
+
+
+def test_an_order_that_is_not_reached_is_caught():
+    with pytest.raises(AssertionError, match="order of bias"):
+        assert_conforms(zo.CoordinateGradient(step=1e-3, central=False), order=2)
+
+
+def test_a_bias_that_does_not_fall_with_the_step_is_caught():
+    with pytest.raises(AssertionError, match="halving the step"):
+        assert_conforms(zo.RandomGradient(), order=2, rescale=lambda estimator, factor: estimator)
+
+
+def test_a_fault_without_a_step_is_caught():
+    @dataclass
+    class Half(zo.GradientEstimator):
+        def propose(self, center, generator):
+            return zo.ForwardGradient(8).propose(center, generator)
+
+        def gradient(self, probes, values):
+            return zo.Estimate(zo.ForwardGradient(8).gradient(probes, values).gradient / 2)
+
+        def evaluations(self, dimension):
+            return 8
+
+    with pytest.raises(AssertionError, match="right size"):
+        assert_conforms(Half())
+
+
+def test_coordinates_outside_active_must_stay_zero():
+    with pytest.raises(AssertionError, match="right size"):
+        assert_conforms(zo.CoordinateGradient(), active=[0, 1])
+
+
+def test_a_score_function_without_a_baseline_may_vary_with_the_level():
+    @dataclass
+    class Score(zo.GradientEstimator):
+        spread: float = 1.0
+        samples: int = 512
+
+        def propose(self, center, generator):
+            offsets = torch.randn(self.samples, len(center), dtype=center.dtype, generator=generator)
+            return zo.Probes(center, zo.Dense(self.spread * offsets))
+
+        def gradient(self, probes, values):
+            kept = values.isfinite()
+            if not kept.any():
+                raise zo.GradientError("no survivor")
+            return zo.Estimate(probes.weighted_sum(values.nan_to_num() / self.spread**2 / kept.sum()))
+
+        def evaluations(self, dimension):
+            return self.samples
+
+    assert_conforms(Score(), order=2, dimension=2)
