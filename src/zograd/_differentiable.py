@@ -148,7 +148,7 @@ class Differentiable(nn.Module):
         require(math.prod(event) > 0, "x", "have at least one entry in a point", x)
         rows = x.reshape(math.prod(batch), math.prod(event))
         values: Tensor = _Evaluation.apply(rows, self, event)  # type: ignore[no-untyped-call]
-        values = values.reshape(*batch, *values.shape[1:])
+        values = values.reshape((*batch, *values.shape[1:]))
         box = self._box(event)
         outputs = box.outputs if isinstance(box, FunctionBox) else None
         return values if outputs is None else outputs.unpack(values)
@@ -234,7 +234,7 @@ class Differentiable(nn.Module):
             gradient[row] = estimator.gradient(probes, told).gradient
         return gradient.to(rows.dtype)
 
-    def _contracted(self, wave: list[Probes], weights: Values, event: tuple[int, ...]) -> tuple[list[Weights], Tally]:
+    def _contracted(self, wave: list[Probes], weights: Values, event: tuple[int, ...]) -> tuple[list[Tensor], Tally]:
         """The outputs at every probe, times the incoming gradient of its row: one number a probe."""
         collector = Collector(wave, FailurePolicy(stop=self.policy.stop), shape=())
         shape = self._shapes[event]

@@ -36,8 +36,8 @@ def test_a_tally_counts_rows_by_how_they_ended() -> None:
     assert str(tally) == "none"
     assert last_words(tally) == ""
     tally.add(Finished(0, range(3), "failed", 0.1, error="ZeroDivisionError: x"), 3)
-    assert last_words(tally) == " The last one: ZeroDivisionError: x"
+    assert last_words(tally) == " The last one: ZeroDivisionError: x."
     tally.add(Finished(0, range(5), "ok", 0.1, torch.zeros(5)), 2)
     assert str(tally) == "3 failed, 2 invalid"
     assert tally.total == 5
-    assert last_words(tally) == " The last one: it returned NaN or inf"
+    assert last_words(tally) == " The last one: it returned NaN or inf."

@@ -127,4 +127,5 @@ def last_words(tally: Tally) -> str:
     """The last lost evaluation's error, as the end of a message."""
     if tally.last is None:
         return ""
-    return f" The last one: {tally.last.error or 'it returned NaN or inf'}"
+    error = tally.last.error or "it returned NaN or inf"
+    return f" The last one: {error.rstrip('.')}."
