@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 hook = install_import_hook("zograd", "beartype.beartype")
 
@@ -21,3 +21,9 @@ torch.set_num_threads(1)
 def generator() -> torch.Generator:
     """A generator of its own, seeded."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run without the tests' type checks, as users do: wrong arguments then meet the library's own errors."""
+    monkeypatch.setattr(config, "jaxtyping_disable", True)

@@ -1,5 +1,6 @@
 """zograd: gradients for programs that have none."""
 
+from zograd import optim
 from zograd._backward import backward
 from zograd._differentiable import differentiable
 from zograd._errors import (
@@ -20,6 +21,7 @@ from zograd.estimators import (
     CoordinateGradient,
     Estimate,
     ForwardGradient,
+    FrameGradient,
     GradientEstimator,
     RandomGradient,
     SmoothedGradient,
@@ -39,6 +41,7 @@ __all__ = [
     "Estimate",
     "EvaluationError",
     "ForwardGradient",
+    "FrameGradient",
     "GradientError",
     "GradientEstimator",
     "MissingExtraError",
@@ -57,6 +60,7 @@ __all__ = [
     "batched",
     "differentiable",
     "minimize",
+    "optim",
     "pointwise",
     "torch_function",
     "value",

@@ -21,6 +21,7 @@ Numbers: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
 
 
+@final
 @dataclass(frozen=True, eq=False, slots=True)
 class Said:
     """What was said of one leaf.

@@ -270,6 +270,7 @@ class _Shaped:
         return self.function(flat.reshape(flat.shape[0], *self.event) if self.batched else flat.reshape(self.event))
 
 
+@final
 class _Evaluation(torch.autograd.Function):
     """The forward pass, and the estimate as its backward pass."""
 
@@ -288,6 +289,7 @@ class _Evaluation(torch.autograd.Function):
         return _Gradient.apply(incoming[0], rows, ctx.layer, ctx.event), None, None  # type: ignore[no-untyped-call]
 
 
+@final
 class _Gradient(torch.autograd.Function):
     """The estimate, whose own derivative is refused."""
 

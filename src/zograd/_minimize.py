@@ -112,9 +112,10 @@ def minimize(
         words = [sentence.format(budget=evaluations, nfev=run.evaluations, target=target, max_time=max_time), choice]
         if run.tally.total:
             words.append(f"{run.tally.total} evaluations were lost ({run.tally}).")
+        point, value = strategy.answer
         return Result(
-            x=parameters.decode(strategy.best_point),
-            fun=strategy.best_value,
+            x=parameters.decode(point),
+            fun=value,
             nfev=run.evaluations,
             nit=len(history),
             success=status >= 0,

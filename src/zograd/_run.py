@@ -7,7 +7,7 @@ from typing import final
 import torch
 
 from zograd._checks import count, positive
-from zograd._errors import EvaluationError
+from zograd._errors import EvaluationError, GradientError
 from zograd.blackbox import BlackBox
 from zograd.evaluate import Collector, Evaluator, FailurePolicy, InProcess, Tally, last_words
 from zograd.strategies import Step, Strategy
@@ -103,13 +103,14 @@ class Run(Iterator[Step]):
                 self.strategy.notice(collector.values()[0])
         if came_back < len(probes):
             raise StopIteration
-        if self.tally.total - lost_before == len(probes) and self.policy.fill != self.policy.fill:
+        try:
+            return self.strategy.tell(collector.values()[0])
+        except GradientError as error:
             raise EvaluationError(
-                f"Every one of the {len(probes)} evaluations of this step was lost ({self.tally} so far)."
-                f"{last_words(self.tally)} Start where the program works, or pass on_failure=zo.value(number) to "
-                f"count them as a penalty."
-            ) from (self.tally.last.exception if self.tally.last else None)
-        return self.strategy.tell(collector.values()[0])
+                f"No step can be made: {self.tally.total - lost_before} of its {len(probes)} evaluations were lost "
+                f"({self.tally} so far).{last_words(self.tally)} Start where the program works, or pass "
+                f"on_failure=zo.value(number) to count them as a penalty."
+            ) from (self.tally.last.exception if self.tally.last and self.tally.last.exception else error)
 
     def _enough(self, least: torch.Tensor) -> bool:
         """Whether time is up or the target is reached, in mid-wave."""

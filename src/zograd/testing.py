@@ -86,6 +86,7 @@ def assert_conforms(
         check(trial)
 
 
+@final
 @dataclass(frozen=True)
 class _Trial:
     """One estimator under test, and the means to test it."""

@@ -16,7 +16,6 @@ from zograd._typing import Points, Values, Vector
 from zograd.blackbox._blackbox import BlackBox
 from zograd.blackbox._outputs import Outputs
 
-
 Box = TypeVar("Box", bound="FunctionBox")
 
 

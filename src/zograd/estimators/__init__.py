@@ -3,6 +3,7 @@
 from zograd.estimators._coordinate import CoordinateGradient
 from zograd.estimators._estimator import Estimate, GradientEstimator
 from zograd.estimators._forward import ForwardGradient
+from zograd.estimators._frame import FrameGradient
 from zograd.estimators._random import RandomGradient
 from zograd.estimators._smoothed import SmoothedGradient
 
@@ -10,6 +11,7 @@ __all__ = [
     "CoordinateGradient",
     "Estimate",
     "ForwardGradient",
+    "FrameGradient",
     "GradientEstimator",
     "RandomGradient",
     "SmoothedGradient",

@@ -1,5 +1,6 @@
-"""Step rules that know the noise."""
+"""Step rules that know the noise: `torch.optim.Optimizer` classes that also see the estimate."""
 
+from zograd.optim._quasi_newton import QuasiNewton
 from zograd.optim._step_rule import StepRule
 
-__all__ = ["StepRule"]
+__all__ = ["QuasiNewton", "StepRule"]

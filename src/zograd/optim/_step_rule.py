@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from zograd._parameters import Parameters
-from zograd._typing import Points, Values
+from zograd._probes import Probes
+from zograd._typing import Points, Values, Vector
 from zograd.estimators import Estimate, GradientEstimator
 
 
@@ -16,11 +17,17 @@ class StepRule(torch.optim.Optimizer, ABC):
 
     It moves the centre in ``step``, or proposes trial steps, which `Descent` has evaluated and then settles.
 
-    Attributes:
-        trying: Whether the next values are those of trial steps.
     """
 
-    trying: bool = False
+    @property
+    def trying(self) -> bool:
+        """Whether the next values are those of trial steps."""
+        return False
+
+    @property
+    def answer(self) -> tuple[Vector, float] | None:
+        """A point and its expected value to return in place of the best value seen, where noise makes that luck."""
+        return None
 
     def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
         """Called once by `Descent`: what the entries mean, and where random numbers come from."""
@@ -38,5 +45,12 @@ class StepRule(torch.optim.Optimizer, ABC):
         """Move the centre, knowing the values at the trial steps, shape (k,), NaN where lost."""
 
     @abstractmethod
-    def step(self, closure: Callable[[], float] | None = None, *, estimate: Estimate | None = None) -> Any:
-        """Take a gradient: move the centre, or prepare trial steps."""
+    def step(
+        self,
+        closure: Callable[[], float] | None = None,
+        *,
+        estimate: Estimate | None = None,
+        probes: Probes | None = None,
+        values: Values | None = None,
+    ) -> Any:
+        """Take a gradient, with the probes and values that it came from: move the centre, or prepare trial steps."""

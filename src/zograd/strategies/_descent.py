@@ -1,5 +1,6 @@
 """Descent: an estimator for the gradient and an optimiser for the step."""
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
@@ -10,7 +11,7 @@ from zograd._checks import instance, require
 from zograd._errors import ArgumentError
 from zograd._parameters import Parameters
 from zograd._probes import Dense, Probes
-from zograd._typing import Values
+from zograd._typing import Values, Vector
 from zograd.estimators import Estimate, GradientEstimator
 from zograd.optim import StepRule
 from zograd.strategies._strategy import Step, Strategy
@@ -76,6 +77,13 @@ class Descent(Strategy):
         self.number = 0
         self.evaluations = 0
         self._asked: Probes | None = None
+        self._refined = estimator
+
+    @property
+    def answer(self) -> tuple[Vector, float]:
+        """The best point and its value: the best seen, or under noise what the step rule settled on."""
+        settled = self.optimizer.answer if isinstance(self.optimizer, StepRule) else None
+        return settled if settled is not None else super().answer
 
     def ask(self) -> Probes:
         """The probes of the next gradient, or the trial steps of a step rule."""
@@ -85,7 +93,10 @@ class Descent(Strategy):
             if trials is not None:
                 self._asked = Probes(center, Dense(trials))
             else:
-                self._asked = self.estimator.propose(center, self.generator)
+                self._refined = self.estimator
+                if isinstance(self.optimizer, StepRule):
+                    self._refined = self.optimizer.refine(self.estimator)
+                self._asked = self._refined.propose(center, self.generator)
         return self._asked
 
     def tell(self, values: Values) -> Step:
@@ -113,10 +124,10 @@ class Descent(Strategy):
         if rule is not None and rule.trying:
             rule.settle(values)
         else:
-            estimate = self.estimator.gradient(probes, values)
+            estimate = self._refined.gradient(probes, values)
             value = estimate.value
             diagnostics = _diagnostics(estimate)
-            self._step(estimate)
+            self._step(estimate, probes, values)
         with torch.no_grad():
             self.center.copy_(self.parameters.clip(self.center.detach()))
         diagnostics["step_length"] = float((self.center.detach() - probes.center).norm())
@@ -133,10 +144,10 @@ class Descent(Strategy):
             diagnostics,
         )
 
-    def _step(self, estimate: Estimate) -> None:
+    def _step(self, estimate: Estimate, probes: Probes, values: Values) -> None:
         self.center.grad = estimate.gradient
         if isinstance(self.optimizer, StepRule):
-            self.optimizer.step(estimate=estimate)
+            self.optimizer.step(estimate=estimate, probes=probes, values=values)
         else:
             self.optimizer.step()
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -146,7 +157,7 @@ class Descent(Strategy):
 
     def state_dict(self) -> dict[str, Any]:
         """Centre, optimiser, scheduler, estimator, generator and the best so far."""
-        return {
+        state: dict[str, Any] = {
             "center": self.center.detach().clone(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
@@ -157,12 +168,13 @@ class Descent(Strategy):
             "number": self.number,
             "evaluations": self.evaluations,
         }
+        return copy.deepcopy(state)  # torch's optimisers hand out their live tensors
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave, between two steps."""
         with torch.no_grad():
             self.center.copy_(state["center"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.estimator.load_state_dict(state["estimator"])

@@ -46,6 +46,11 @@ class Strategy(ABC):
     best_value: float
     best_point: Vector
 
+    @property
+    def answer(self) -> tuple[Vector, float]:
+        """The point to return, shape (d,), and its value: the best seen, unless the strategy knows of noise."""
+        return self.best_point, self.best_value
+
     @abstractmethod
     def ask(self) -> Probes:
         """The next points to evaluate. Asking again before `tell` gives the same probes."""

@@ -1,0 +1,306 @@
+"""A quasi-Newton step rule whose metric also says where to look next."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from zograd._checks import positive, require
+from zograd._errors import ArgumentError
+from zograd._parameters import Parameters
+from zograd._probes import Probes
+from zograd._typing import Points, Values, Vector
+from zograd.estimators import Estimate, FrameGradient, GradientEstimator
+from zograd.optim._step_rule import StepRule
+
+WIDEST = 0.5
+"""The longest probe, in units of the parameters: half of a bounded range."""
+SHRINK = 0.2
+"""A step that found nothing better is followed by probes this much shorter."""
+WIDEN = 4.0
+"""Probes that are all equal are followed by probes this much longer."""
+PATIENCE = 5
+"""Steps in a row that may find nothing before the descent has ended."""
+SETTLED = 20
+"""Averaged steps under noise before the descent has ended."""
+CLEAR = 3.0
+"""A value is lower than another when it is lower by so many standard deviations of the noise."""
+CONDITION = 1e12
+"""The metric's eigenvalues are kept within this ratio."""
+
+
+@final
+class QuasiNewton(StepRule):
+    r"""BFGS with measured curvature: no learning rate, and the probes follow the landscape.
+
+    An estimate H of the inverse Hessian is kept. Its eigenvectors are the directions of the next `FrameGradient`, and
+    the square roots of its eigenvalues their lengths, so that every probe changes f by about as much as the last step
+    gained. Each gradient then
+
+    1. measures the curvature along every direction (the probes give it for free), which resets the eigenvalues of H,
+       and turns H by the BFGS update;
+    2. tries the Newton step :math:`-H g`;
+    3. moves to the best point of all, the trial and the probes. If none is better, the probes become shorter.
+
+    Curvature enters by its absolute value, and no step goes beyond half the unit, so that saddles are left and steps
+    stay finite. Probes that are all equal (a plateau) become longer. Under noise, whose level comes from evaluating the
+    centre twice, slopes are shrunk by their signal-to-noise ratio, lengths stay where differences are clear, and
+    once nothing clearly better is found, Newton steps are averaged (1 / k, Kesten's rule). A descent that has
+    ended is followed by another from a random start within the bounds; the best of all is what counts.
+
+    Cost: ``2 d`` evaluations a gradient (``2 d + 2`` under noise) and 1 for the trial step; O(d^3) arithmetic, so for
+    up to some 200 parameters. Other estimators than `FrameGradient` keep their own probes; BFGS alone then tells the
+    metric.
+
+    Args:
+        params: One flat tensor, in units in which 1 is a large step (as `Parameters` makes them).
+        first: The length of the first probes, in those units.
+        restart: Whether to start again elsewhere when a descent has ended (else the last point is kept).
+
+    Example:
+        >>> import torch, zograd as zo
+        >>> def rosenbrock(x):
+        ...     return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+        >>> result = zo.minimize(rosenbrock, [-1.0, 1.0], bounds=(-2, 2), evaluations=400,
+        ...                      estimator=zo.FrameGradient(), optimizer=zo.optim.QuasiNewton)
+        >>> result.fun < 1e-8
+        True
+
+    References:
+        - Nocedal and Wright, Numerical optimization, 2006, chapter 6 (BFGS) and section 8.1.
+        - Dauphin et al., Identifying and attacking the saddle point problem, NeurIPS 2014 (absolute curvature).
+        - Kesten, Accelerated stochastic approximation, Ann. Math. Stat. 1958 (when to average).
+    """
+
+    def __init__(self, params: Iterable[Tensor], first: float = 0.25, restart: bool = True) -> None:
+        super().__init__(params, {"first": positive("first", first, "It is the length of the first probes.")})
+        tensors = [p for group in self.param_groups for p in group["params"]]
+        require(len(tensors) == 1 and tensors[0].ndim == 1, "params", "be one tensor of shape (d,)", tensors)
+        self.center: Tensor = tensors[0]
+        self.restart = restart
+        self._generator = torch.Generator().manual_seed(0)
+        self._lower = torch.full_like(self.center, -torch.inf)
+        self._upper = torch.full_like(self.center, torch.inf)
+        self._begin(self.center.detach().clone())
+        home = self.center.detach().clone()
+        self.state[self.center] |= {"noise": 0.0, "pairs": 0, "home": home, "reach": 1.0, "ended": None}
+
+    def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
+        """Learn the bounds, and where random starts come from."""
+        self._lower, self._upper = parameters.lower.to(self.center), parameters.upper.to(self.center)
+        self._generator = generator
+
+    @property
+    def trying(self) -> bool:
+        """Whether trial steps are being evaluated."""
+        return self._now["trials"] is not None
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation of one value, as the repeated centres tell; 0 for a deterministic program."""
+        return float(self._now["noise"])
+
+    @property
+    def answer(self) -> tuple[Vector, float] | None:
+        """Under noise, the settled centre with the lowest mean value: the lowest single value is luck."""
+        s = self._now
+        if s["noise"] == 0.0:
+            return None
+        here = s["sum"] / s["count"] if s["count"] else s["value"]
+        if s["ended"] is not None and (here is None or here >= s["ended_value"]):
+            return s["ended"].clone(), s["ended_value"]
+        return (self.center.detach().clone(), here) if here is not None else None
+
+    def refine(self, estimator: GradientEstimator) -> GradientEstimator:
+        """Directions, lengths, bounds and what is known of the centre for the next `FrameGradient`."""
+        if not isinstance(estimator, FrameGradient):
+            return estimator
+        s = self._now
+        return replace(
+            estimator,
+            step=s["lengths"],
+            basis=s["basis"],
+            lower=self._lower,
+            upper=self._upper,
+            value=s["value"] if s["noise"] == 0.0 else None,
+            prior=1 / s["scales"] if s["previous"] is not None else None,
+            noise=s["noise"],
+        )
+
+    def trials(self) -> Points | None:
+        """The steps to try, or ``None`` where a gradient is due."""
+        trials: Points | None = self._now["trials"]
+        return trials
+
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], float] | None = None,
+        *,
+        estimate: Estimate | None = None,
+        probes: Probes | None = None,
+        values: Values | None = None,
+    ) -> None:
+        """Learn the curvature and prepare trial steps; where every probe was equal, look further away.
+
+        Raises:
+            ArgumentError: When there is no estimate: the rule needs more than ``.grad``.
+        """
+        if estimate is None or probes is None or values is None:
+            raise ArgumentError(
+                "`step` must be given the estimate, its probes and their values, found .grad alone. Use the rule in "
+                "zo.minimize or zo.Descent; torch.optim.Adam steps from .grad.",
+                argument="estimate",
+            )
+        s = self._now
+        self._measure_noise(estimate.diagnostics.get("repeat"))
+        if estimate.value is not None:
+            s["value"] = estimate.value
+        x, basis = self.center.detach(), s["basis"]
+        slopes = basis.T @ estimate.gradient
+        known = estimate.curvature if estimate.curvature is not None else 1 / s["scales"]
+        flat = (known == 0) & (slopes.abs() <= 1e-9 * estimate.gradient.norm())
+        if bool(flat.all()):
+            s["lengths"] = (WIDEN * s["lengths"]).clamp(max=WIDEST)
+            s["fails"] += 1
+            if s["fails"] > PATIENCE:
+                self._end()
+            return
+        gradient = self._learn(x, slopes, known, flat, estimate)
+        if s["noise"] > 0:
+            error = s["noise"] ** 2 / (2 * s["lengths"].square())
+            gradient = basis @ (slopes * slopes.square() / (slopes.square() + error))
+        held = ((x <= self._lower) & (gradient > 0)) | ((x >= self._upper) & (gradient < 0))
+        newton = -(s["metric"] @ gradient.where(~held, torch.zeros_like(gradient)))
+        newton[held] = 0
+        s["gradient"], s["newton"] = gradient, newton
+        s["seen"], s["seen_values"] = probes.points(), values.clone()
+        s["trials"] = ((x + newton).clamp(self._lower, self._upper) - x)[None]
+
+    def settle(self, values: Values) -> None:
+        """Move to the best point known, and set the next directions and lengths."""
+        s = self._now
+        x = self.center.detach()
+        points = torch.cat([s["seen"], x + s["trials"]])
+        told = torch.cat([s["seen_values"], values]).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        s["trials"] = s["seen"] = s["seen_values"] = None
+        row = int(told.argmin())
+        best, level, noise = float(told[row]), s["value"], s["noise"]
+        floor = max(3e-7 * max(abs(level), 1e-3) ** 0.5, CLEAR * noise**0.5)
+        if best < level - CLEAR * noise:
+            self._move(points[row])
+            s.update(value=best, size=(level - best) ** 0.5, fails=0, averaged=0, count=0, sum=0.0)
+        elif noise > 0 and s["size"] * SHRINK <= floor:
+            self._average(level)
+        else:
+            s["fails"] += 1
+            s["size"] *= SHRINK
+        if noise > 0:
+            ended = s["fails"] > 2 * PATIENCE or s["averaged"] >= SETTLED
+        else:
+            ended = (s["size"] < floor and s["fails"] > 1) or s["fails"] > PATIENCE
+        if ended:
+            self._end()
+        else:
+            s["size"] = max(s["size"], floor)
+            self._aim()
+
+    # --- the parts of a step
+
+    @property
+    def _now(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.state[self.center]
+        return state
+
+    def _begin(self, x: Vector) -> None:
+        """A new descent from ``x``, which knows nothing yet."""
+        with torch.no_grad():
+            self.center.copy_(x)
+        d = len(x)
+        eye = torch.eye(d, dtype=x.dtype, device=x.device)
+        s = self.state[self.center]
+        s.update(value=None, metric=eye, basis=eye, scales=torch.ones_like(x), previous=None, size=None)
+        s.update(lengths=torch.full_like(x, self.param_groups[0]["first"]), fails=0, averaged=0, count=0, sum=0.0)
+        s.update(trials=None, seen=None, seen_values=None, gradient=None, newton=None, last=None)
+
+    def _end(self) -> None:
+        """Keep what this descent settled on, and start another elsewhere."""
+        s = self._now
+        answer = self.answer
+        if answer is not None:
+            s["ended"], s["ended_value"] = answer
+        if not self.restart:
+            self._begin(self.center.detach().clone())
+            return
+        x = s["home"] + s["reach"] * torch.randn(len(s["home"]), dtype=s["home"].dtype, generator=self._generator).to(
+            s["home"]
+        )
+        inside = torch.rand(len(x), dtype=x.dtype, generator=self._generator).to(x)
+        spread = self._lower + inside * (self._upper - self._lower)
+        self._begin(spread.where(spread.isfinite(), x.clamp(self._lower, self._upper)))
+
+    def _move(self, point: Vector) -> None:
+        with torch.no_grad():
+            self.center.copy_(point.clamp(self._lower, self._upper))
+        s = self._now
+        s["reach"] = max(s["reach"], float((self.center.detach() - s["home"]).abs().max()))
+
+    def _measure_noise(self, repeat: float | None) -> None:
+        """Take the variance that one repeated centre tells into the mean of all of them."""
+        s = self._now
+        if repeat:
+            s["noise"] = ((s["noise"] ** 2 * s["pairs"] + repeat) / (s["pairs"] + 1)) ** 0.5
+            s["pairs"] += 1
+
+    def _learn(self, x: Vector, slopes: Vector, known: Vector, flat: Vector, estimate: Estimate) -> Vector:
+        """Bring the metric up to date; return the gradient."""
+        s = self._now
+        basis, first = s["basis"], s["previous"] is None
+        curvature = known.abs().maximum(slopes.abs() / WIDEST)
+        # A direction that shows nothing is looked at from further away, four times as far.
+        fallback = curvature[~flat].median() if first else 1 / s["scales"] / WIDEN**2
+        curvature = curvature.where(~flat, fallback)
+        curvature = curvature.clamp(min=float(curvature.max()) * 1e-9)
+        if first or estimate.curvature is not None:
+            s["scales"] = 1 / curvature
+            s["metric"] = (basis * s["scales"]) @ basis.T
+        gradient = estimate.gradient
+        if not first:
+            moved, turned = x - s["previous"][0], gradient - s["previous"][1]
+            along = float(moved @ turned)
+            if along > max(1e-6 * float(moved.norm() * turned.norm()), 4 * s["noise"], 1e-300):
+                pull = s["metric"] @ turned / along
+                cross = torch.outer(moved, pull)
+                stretch = float(turned @ pull) / along + 1 / along
+                s["metric"] = s["metric"] - cross - cross.T + stretch * torch.outer(moved, moved)
+        s["previous"] = torch.stack([x, gradient])
+        if s["size"] is None:
+            s["size"] = float((s["lengths"] / s["scales"].sqrt()).median())
+        return gradient
+
+    def _average(self, level: float) -> None:
+        """Under noise, when nothing is clearly better: shorter and shorter Newton steps, and the mean of the values."""
+        s = self._now
+        if s["averaged"] == 0 or float(s["gradient"] @ s["last"]) >= 0:
+            s["averaged"] += 1
+            s["count"] += 1
+            s["sum"] += level
+        else:  # still going downhill: what was averaged was too high
+            s["count"], s["sum"] = 1, level
+        s["last"] = s["newton"]
+        self._move(self.center.detach() + s["newton"] / s["averaged"])
+
+    def _aim(self) -> None:
+        """The next directions and lengths: the metric's eigenvectors, and coordinates where a bound is near."""
+        s = self._now
+        x, metric = self.center.detach(), s["metric"]
+        reach = (s["size"] * metric.diagonal().abs().sqrt()).clamp(max=WIDEST)
+        near = (x - self._lower).minimum(self._upper - x) < SHRINK * reach
+        if bool(near.any()):
+            alone = (near[:, None] | near) & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+            metric = metric.where(~alone, torch.zeros_like(metric))
+        scales, basis = torch.linalg.eigh(metric)
+        s["scales"] = scales.clamp(min=max(float(scales.max()), 1e-100) / CONDITION)
+        s["basis"] = basis.where(basis.abs() >= 1e-9, torch.zeros_like(basis))
+        s["lengths"] = (s["scales"].sqrt() * s["size"]).clamp(1e-9, WIDEST)
