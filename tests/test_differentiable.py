@@ -354,6 +354,22 @@ def test_a_lost_probe_is_left_out(where) -> None:
     assert isinstance(caught.value.__cause__, ZeroDivisionError) == (where == "raises")
 
 
+class Shrinking(zo.BlackBox):
+    """A black box of one's own; what it returns depends on where it is asked."""
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        return points.new_ones(len(points), 2 if bool((points[:, 0] == 1).all()) else 3)
+
+
+def test_a_black_box_of_ones_own_gets_flat_points_and_must_keep_its_shape() -> None:
+    layer = zo.differentiable(Shrinking(), event_dims=2)
+    x = torch.ones(4, 1, 3, requires_grad=True)
+    y = layer(x)
+    assert y.shape == (4, 2)
+    with pytest.raises(zo.EvaluationError, match=r"must return shape \(2,\), as at the centre, found \(3,\)"):
+        y.sum().backward()
+
+
 def test_a_value_stands_in_for_every_entry_of_the_output() -> None:
     estimator = zo.CoordinateGradient(step=0.1)
     layer = zo.differentiable(breaking("raises"), estimator=estimator, on_failure=zo.value(10.0))
