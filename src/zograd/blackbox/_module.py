@@ -1,6 +1,7 @@
 """The loss of an ``nn.Module`` as a black box over its parameters."""
 
 import bisect
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,27 +18,6 @@ from zograd.blackbox._blackbox import BlackBox
 
 
 @final
-class RandomState:
-    """Torch's random numbers as they are, on the CPU and wherever a module lives.
-
-    Args:
-        model: The module.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        held = itertools.chain(model.parameters(), model.buffers())
-        self._here = torch.get_rng_state()
-        devices = {tensor.device for tensor in held if tensor.is_cuda}
-        self._on = [(device, torch.cuda.get_rng_state(device)) for device in devices]
-
-    def restore(self) -> None:
-        """Draw the same numbers again."""
-        torch.set_rng_state(self._here)
-        for device, state in self._on:
-            torch.cuda.set_rng_state(state, device)
-
-
-@final
 class ModuleState:
     """What a forward pass changes besides its output: buffers, training flags, and torch's random numbers.
 
@@ -46,25 +26,42 @@ class ModuleState:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        modules = list(model.modules())
-        self._flags = [(module, module.training) for module in modules]
-        self._buffers = [
-            (module, name, buffer, buffer.detach().clone())
-            for module in modules
-            for name, buffer in module.named_buffers(recurse=False)
-        ]
-        self._random = RandomState(model)
+        self._modules = list(model.modules())
+        self._places = [(module, name) for module in self._modules for name, _ in module.named_buffers(recurse=False)]
+        held = itertools.chain(model.parameters(), model.buffers())
+        self._devices = {tensor.device for tensor in held if tensor.is_cuda}
+        self._keep()
+
+    def now(self) -> "ModuleState":
+        """The state of the same modules at present, without looking for them again."""
+        state = copy.copy(self)
+        state._keep()
+        return state
 
     def restore(self) -> None:
         """Make everything as it was, bit for bit."""
         for module, training in self._flags:
-            module.training = training
-        for module, name, buffer, saved in self._buffers:
+            if module.training != training:
+                module.training = training
+        for (module, name), buffer, saved in self._buffers:
             if getattr(module, name) is not buffer:
                 setattr(module, name, buffer)
             # .data, here and below: a graph that somebody else holds sees no change, for there is none in the end.
             buffer.data.copy_(saved)
-        self._random.restore()
+        self.restore_random()
+
+    def restore_random(self) -> None:
+        """Draw the same random numbers again, and leave the rest."""
+        torch.set_rng_state(self._random)
+        for device, state in self._random_on:
+            torch.cuda.set_rng_state(state, device)
+
+    def _keep(self) -> None:
+        self._flags = [(module, module.training) for module in self._modules]
+        buffers = [(place, getattr(*place)) for place in self._places]
+        self._buffers = [(place, buffer, buffer.detach().clone()) for place, buffer in buffers]
+        self._random = torch.get_rng_state()
+        self._random_on = [(device, torch.cuda.get_rng_state(device)) for device in self._devices]
 
 
 @final
@@ -103,7 +100,7 @@ class ModuleLoss(BlackBox):
         like = self.parameters[0].detach().new_empty(0, dtype=narrowest)
         self.center = torch.cat([p.detach().reshape(-1).to(like) for p in self.parameters])
         self._starts = list(itertools.accumulate((p.numel() for p in self.parameters), initial=0))
-        self._drawn = RandomState(model)
+        self._drawn = ModuleState(model)
 
     def __repr__(self) -> str:
         return f"ModuleLoss({type(self.model).__name__}, {len(self.center)} parameters)"
@@ -150,8 +147,8 @@ class ModuleLoss(BlackBox):
     @contextmanager
     def _undone(self) -> Iterator[None]:
         """Run from the random state of the construction, and leave no trace of a forward pass."""
-        found = ModuleState(self.model)
-        self._drawn.restore()
+        found = self._drawn.now()
+        self._drawn.restore_random()
         try:
             yield
         finally:
@@ -186,9 +183,12 @@ class ModuleLoss(BlackBox):
     def _entry(self, index: int) -> Tensor:
         """One entry of the flat vector, as a view into its parameter."""
         which = bisect.bisect_right(self._starts, index) - 1
-        parameter = self.parameters[which].data
-        place = torch.unravel_index(torch.tensor(index - self._starts[which]), parameter.shape)
-        return parameter[tuple(int(axis) for axis in place)]
+        entry, index = self.parameters[which].data, index - self._starts[which]
+        place: list[int] = []
+        for size in reversed(entry.shape):
+            index, along = divmod(index, size)
+            place.insert(0, along)
+        return entry[tuple(place)]
 
     def _derivative(self, probe: Probes) -> Tensor:
         names = {id(p): f"model.{name}" for name, p in self.model.named_parameters()}
