@@ -157,7 +157,7 @@ class FrameGradient(GradientEstimator):
         shut = ahead + behind == 0
         return ahead.where(~shut, steps), behind.where(~shut, steps)
 
-    def _level(self, repeats: Values, values: Values) -> tuple[float, float]:
+    def _level(self, repeats: Tensor, values: Values) -> tuple[float, float]:
         """The value at the centre, and the variance that two evaluations of it tell of the noise (0 if one is lost)."""
         if self.value is not None:
             return self.value, 0.0

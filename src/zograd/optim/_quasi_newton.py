@@ -253,7 +253,7 @@ class QuasiNewton(StepRule):
             s["noise"] = ((s["noise"] ** 2 * s["pairs"] + repeat) / (s["pairs"] + 1)) ** 0.5
             s["pairs"] += 1
 
-    def _learn(self, x: Vector, slopes: Vector, known: Vector, flat: Vector, estimate: Estimate) -> Vector:
+    def _learn(self, x: Vector, slopes: Vector, known: Vector, flat: Tensor, estimate: Estimate) -> Vector:
         """Bring the metric up to date; return the gradient."""
         s = self._now
         basis, first = s["basis"], s["previous"] is None

@@ -26,7 +26,7 @@ def write_history(history: Sequence[Step], path: str | Path) -> Path:
         >>> result = zo.minimize(lambda x: x**2, 3.0, evaluations=20)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = zo.report.write_history(result.history, folder + "/history.csv")
-        ...     rows = list(csv.DictReader(path.open()))
+        ...     rows = list(csv.DictReader(path.read_text().splitlines()))
         >>> float(rows[-1]["best_value"]) == result.fun
         True
     """
