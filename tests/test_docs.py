@@ -1,5 +1,6 @@
 """Every code block of the documentation and every docstring example is run, page by page."""
 
+import re
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 from pathlib import Path
 
@@ -75,3 +76,9 @@ def test_every_picture_is_there() -> None:
                 if not (page.parent / target).exists():
                     missing.append(f"{page.relative_to(ROOT)}: {target}")
     assert missing == []
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    documented = set(re.findall(r"^\.\. auto[a-z]+:: zograd\.(\w+)$", text, re.MULTILINE))
+    assert sorted(set(zograd.__all__) - documented) == []
