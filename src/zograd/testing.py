@@ -176,21 +176,24 @@ class _Trial:
             sample = torch.stack(rows)
             along = (sample * truth).nansum(1) / (sample.isfinite() * truth.square()).sum(1)
             mean, error = _mean_and_error(torch.cat([sample, along[:, None]], 1) if truth.any() else sample)
+            if repeats >= LEAST_REPEATS and not mean.isfinite().all():
+                self.fail(name, f"{what}, entries of all {repeats} gradients are not finite: {_text(mean)}")
             uncertain = ERRORS * float(error[: self.dimension].norm())
             # Few repeats tell enough only of an estimator that draws nothing: a t-distribution has heavy tails.
             aim = max(target, PRECISION * float(mean[: self.dimension].norm())) + allowance
             if uncertain <= allowance or (repeats >= LEAST_REPEATS and uncertain <= aim):
                 break
+            if repeats < LEAST_REPEATS:
+                repeats = LEAST_REPEATS
+                continue
             needed = repeats * (uncertain / aim) ** 2
-            if repeats >= LEAST_REPEATS and needed > MOST_REPEATS:
+            if needed > MOST_REPEATS:
                 self.fail(
                     name,
                     f"{what}, the gradients are too noisy to judge: after {repeats} of them the mean is "
                     f"{_text(mean)}, standard errors {_text(error)}; take more samples",
                 )
-            repeats = LEAST_REPEATS if repeats < LEAST_REPEATS else math.ceil(1.1 * needed) + 8
-        if not mean.isfinite().all():
-            self.fail(name, f"{what}, some entries of {repeats} gradients are never told or not finite: {_text(mean)}")
+            repeats = math.ceil(1.1 * needed) + 8
         if truth.any() and abs(float(mean[-1]) - 1) > ERRORS * float(error[-1]) + allowance:
             self.fail(
                 name,

@@ -7,6 +7,9 @@ import zograd as zo
 from zograd.estimators import _directions
 from zograd.testing import assert_conforms
 
+# Thousands of gradients a case: shapes are checked in tests/estimators.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 ALL = ("gaussian", "sphere", "rademacher", "orthogonal")
 
 CASES = [

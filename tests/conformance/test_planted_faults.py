@@ -11,6 +11,9 @@ import zograd as zo
 from zograd._probes import Offsets
 from zograd.testing import assert_conforms
 
+# Thousands of gradients a case: shapes are checked in tests/estimators.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @dataclass
 class Honest(zo.GradientEstimator):
@@ -83,7 +86,13 @@ class LostValuesCountAsZero(Honest):
 
 class LostRowsSpread(Honest):
     def mean(self, contributions):
+        super().mean(contributions)
         return contributions.mean(0)
+
+
+class NeverFinite(Honest):
+    def mean(self, contributions):
+        return super().mean(contributions).index_fill(0, torch.tensor([0]), torch.nan)
 
 
 class AllLostIsZero(Honest):
@@ -294,6 +303,7 @@ FAULTS = [
     (LostRowsCountAsZero, "`lost rows`"),
     (LostValuesCountAsZero, "`lost rows`"),
     (LostRowsSpread, "`lost rows`"),
+    (NeverFinite, "`right size`.*not finite"),
     (AllLostIsZero, "`lost rows`"),
     (PairsOffByOne, "`right size`"),
     (UnitDirections, "`right size`"),
