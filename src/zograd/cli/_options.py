@@ -31,13 +31,13 @@ def options_of(make: Callable[..., Problem]) -> list[click.Parameter]:
     return [
         *options,
         click.Option(
-            ["--evaluations"], type=int, help="How often the program may be run. [default: as the problem needs]"
+            ["--evaluations"], type=int, help="How often the program may be run.  [default: as the problem needs]"
         ),
         click.Option(["--seed"], type=int, default=0, show_default=True, help="Same seed, same run."),
         click.Option(
             ["--out"],
             type=click.Path(path_type=Path),
-            help=f"The folder for the report. [default: demo-{make.__name__}]",
+            help=f"The folder for the report.  [default: demo-{make.__name__}]",
         ),
     ]
 

@@ -19,7 +19,7 @@ def module(name: str, package: str = "matplotlib") -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.split(".")[0]:
+        if (error.name or "").split(".")[0] != name.split(".")[0]:
             raise
         raise zo.MissingExtraError(package, "report") from error
 

@@ -19,8 +19,10 @@ LARGEST = 256
 Ellipses = dict[str, NDArray[np.float64]]
 
 
-def picture(image: Path | None = None, shapes: int = 64, size: int = 64, seed: int = 0) -> Problem:
-    r"""Reproduce a photograph with translucent ellipses drawn by a renderer that has no gradient.
+def picture(image: Path | None = None, shapes: int = 100, size: int = 64, seed: int = 0) -> Problem:
+    r"""Reproduce a photograph through a renderer without a gradient.
+
+    The renderer draws translucent ellipses, and
 
     .. math:: f(x) = \frac{1}{3 w h} \sum_{\text{pixels, channels}} \left(\text{render}(x) - \text{photograph}\right)^2
 
@@ -32,7 +34,7 @@ def picture(image: Path | None = None, shapes: int = 64, size: int = 64, seed: i
     every platform, under a BSD-like licence. It writes whole bytes, so that the loss is a staircase in every
     parameter; it is evaluated as it is, and nothing of it is differentiated.
 
-    **Cost**: about 0.5 ms an evaluation for 64 ellipses on 64 x 64 pixels.
+    **Cost**: one drawing an evaluation, whose time grows with the ellipses and the pixels.
 
     The default photograph is the official portrait of Grace Hopper that matplotlib ships as sample data: a work of
     the United States Navy, in the public domain.
@@ -47,7 +49,7 @@ def picture(image: Path | None = None, shapes: int = 64, size: int = 64, seed: i
         ArgumentError: When the file is not there or is no picture.
         MissingExtraError: When matplotlib or Pillow is not installed.
     """
-    whole("shapes", shapes, 1, 10_000, "More shapes show more detail and need more evaluations; try 64.")
+    whole("shapes", shapes, 1, 10_000, "More shapes show more detail and need more evaluations; try 100.")
     whole("size", size, 8, LARGEST, "It is the longer side in pixels at which pictures are compared; try 64.")
     photograph = _portrait() if image is None else opened(image)
     pixels = resized(photograph, min(size, max(photograph.size)))
@@ -55,7 +57,7 @@ def picture(image: Path | None = None, shapes: int = 64, size: int = 64, seed: i
     height, width = pixels.shape[:2]
     return Problem(
         name="picture",
-        summary="reproduce a photograph with translucent ellipses drawn by a renderer without a gradient",
+        summary="reproduce a photograph through a renderer without a gradient",
         fun=error,
         x0=_start(shapes, seed),
         loss="mean squared error of the pixels",
@@ -164,7 +166,7 @@ def _start(shapes: int, seed: int) -> Ellipses:
     generator = np.random.default_rng(seed)
     return {
         "center": generator.uniform(0.0, 1.0, (shapes, 2)),
-        "axes": np.exp(generator.normal(np.log(0.08), 0.3, (shapes, 2))).clip(0.02, 0.5),
+        "axes": np.exp(generator.normal(np.log(0.06), 0.3, (shapes, 2))).clip(0.02, 0.5),
         "angle": generator.uniform(0.0, 180.0, shapes),
         "color": generator.uniform(0.3, 0.7, (shapes, 3)),
         "opacity": np.full(shapes, 0.5),

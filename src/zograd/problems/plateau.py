@@ -13,7 +13,7 @@ WIDEST = 10.0
 
 
 def plateau(levels: int = 12) -> Problem:
-    r"""A valley in steps: the derivative is zero almost everywhere, and yet there is a way down.
+    r"""Walk down a staircase whose slope is zero almost everywhere.
 
     .. math:: f(x) = \frac1n \left\lfloor n \left(1 - e^{-(x - 2)^2 / 18}\right) \right\rfloor
 
@@ -42,7 +42,7 @@ def plateau(levels: int = 12) -> Problem:
 
     return Problem(
         name="plateau",
-        summary="walk down a staircase, whose derivative is zero almost everywhere",
+        summary="walk down a staircase whose slope is zero almost everywhere",
         fun=landscape,
         x0=-6.0,
         loss="height",

@@ -13,7 +13,7 @@ Point = NDArray[np.float64]
 
 
 def rosenbrock(dimension: int = 2) -> Problem:
-    r"""A narrow, curved valley: easy to find, slow to follow.
+    r"""Follow a narrow, curved valley to its end.
 
     .. math:: f(x) = \sum_{i=1}^{d-1} 100 \, (x_{i+1} - x_i^2)^2 + (1 - x_i)^2
 

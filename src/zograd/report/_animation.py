@@ -45,13 +45,13 @@ def moments(history: Sequence[Step], frames: int) -> list[Step]:
     The k-th lies at the share ``(k / frames)^2`` of the evaluations; steps that did not improve the best show the
     same picture as the one before, and are left out.
     """
-    improved = [step for before, step in zip([None, *history[:-1]], history, strict=True) if _better(before, step)]
+    improved, best = [], np.inf
+    for step in history:
+        if step.best_value < best:
+            improved.append(step)
+            best = step.best_value
     if not improved:
         return []
     reached = np.array([step.evaluations for step in improved])
     wanted = reached[-1] * (np.arange(1, frames + 1) / frames) ** 2
     return [improved[index] for index in sorted(set(np.searchsorted(reached, wanted).tolist()))]
-
-
-def _better(before: Step | None, step: Step) -> bool:
-    return np.isfinite(step.best_value) and (before is None or step.best_value < before.best_value)

@@ -15,6 +15,6 @@ def module(name: str, package: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.split(".")[0]:
+        if (error.name or "").split(".")[0] != name.split(".")[0]:
             raise
         raise MissingExtraError(package, "report") from error

@@ -61,12 +61,11 @@ def loss_curve(
         axes.annotate(
             f"{best[-1][1]:.4g}", best[-1], xytext=(0, 8), textcoords="offset points", ha="right", color=ACCENT
         )
-    positive = all(loss > 0 for _, loss in [*center, *best])
-    if log if log is not None else positive:
+    losses = [loss for _, loss in [*center, *best]] or [1.0]
+    if log if log is not None else min(losses) > 0:
         axes.set_yscale("log")
         ticker = module("matplotlib.ticker", "matplotlib")
         axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-        losses = [loss for _, loss in [*center, *best]]
         # Labels between the decades, where there are few decades.
         if max(losses) < 30 * min(losses):
             axes.yaxis.set_minor_formatter(ticker.StrMethodFormatter("{x:g}"))
