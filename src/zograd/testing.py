@@ -59,7 +59,7 @@ def assert_conforms(
     - **dtype**: gradient and probes have the centre's, float32 or float64.
 
     Gradients are repeated until 4 standard errors are 30 % of the truth or less: about 100 times for 16 directions.
-    The outcome follows from ``seed`` alone; an honest estimator fails for about one seed in a hundred.
+    The outcome follows from ``seed`` alone; an honest estimator fails for fewer than one seed in a hundred.
 
     Args:
         estimator: What is tested. It is copied first, so that it learns nothing here.
