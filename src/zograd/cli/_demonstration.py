@@ -55,7 +55,7 @@ def _solve(problem: Problem, outputs: Outputs, budget: int, seed: int) -> int:
             argument="evaluations",
             found=budget,
         )
-    console.print(result.message, markup=False)
+    console.print(result.message.strip(), markup=False)
     page = write_folder(outputs, result, start)
     lower = f", {start / result.fun:.1f} times lower" if 0.0 < result.fun < start else ""
     console.print(f"{problem.loss}: {start:.4g} -> {result.fun:.4g}{lower}", style="bold")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zograd._result import Result
 
@@ -27,13 +27,12 @@ def progress(console: Console, budget: int, start: float) -> Iterator[Callback]:
         yield _lines(console, budget)
         return
     bar = Progress(
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} evaluations"),
+        BarColumn(bar_width=8),  # all of it fits in 80 columns
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
         TextColumn("[bold]{task.fields[loss]}[/bold]"),
         TextColumn("[dim]{task.fields[rate]}[/dim]"),
-        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("left"),
-        TimeRemainingColumn(),
         console=console,
         refresh_per_second=5,
     )
@@ -41,7 +40,7 @@ def progress(console: Console, budget: int, start: float) -> Iterator[Callback]:
         task = bar.add_task("", total=budget, loss=f"start {start:.4g}", rate="")
 
         def show(result: Result) -> None:
-            bar.update(task, completed=result.nfev, loss=_loss(result), rate=_rate(result))
+            bar.update(task, completed=result.nfev, loss=_loss(result), rate=f"{_rate(result):,.0f}/s")
 
         yield show
 
@@ -56,7 +55,7 @@ def _lines(console: Console, budget: int) -> Callback:
             said = now
             left = (budget - result.nfev) * result.seconds / result.nfev
             share = f"{result.nfev:,} of {budget:,} evaluations"
-            console.print(f"{share}, {_loss(result)}, {_rate(result)}, {left:.0f} s left", markup=False)
+            console.print(f"{share}, {_loss(result)}, {_rate(result):,.0f} a second, {left:.0f} s left", markup=False)
 
     return show
 
@@ -66,5 +65,5 @@ def _loss(result: Result) -> str:
     return f"best {result.fun:.4g}" if now is None else f"loss {now:.4g}, best {result.fun:.4g}"
 
 
-def _rate(result: Result) -> str:
-    return f"{result.nfev / max(result.seconds, 1e-9):,.0f} a second"
+def _rate(result: Result) -> float:
+    return result.nfev / max(result.seconds, 1e-9)

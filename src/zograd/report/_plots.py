@@ -110,6 +110,7 @@ def diagnostics_curves(history: Sequence[Step], path: str | Path) -> Path | None
         axes.set(yscale="log", xlabel="evaluations", title=NAMES[name])
         axes.set_xlim(left=0)
         axes.title.set_fontsize(9)
+        axes.locator_params(axis="x", nbins=5)
     return _saved(figure, path)
 
 
