@@ -13,7 +13,7 @@ from zograd._run import Run
 from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
 from zograd.estimators import GradientEstimator
 from zograd.evaluate import FailurePolicy, failure_policy
-from zograd.strategies import OptimizerFactory, SchedulerFactory, Step, choose
+from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Step
 
 ENDINGS = {
     "budget": (0, "The budget of {budget} evaluations is spent ({nfev} used)."),
@@ -101,15 +101,17 @@ def minimize(
     policy = failure_policy(on_failure)
     if isinstance(blackbox, FunctionBox):
         blackbox = blackbox.over(parameters)
-    strategy, choice = choose(
-        parameters, evaluations, estimator=estimator, optimizer=optimizer, scheduler=scheduler, seed=seed
-    )
+    chooser = Chooser(parameters, evaluations, seed)
+    strategy = chooser.strategy(estimator, optimizer, scheduler)
     run = Run(strategy, blackbox, evaluations=evaluations, max_time=max_time, target=target, policy=policy)
     history: list[Step] = []
 
     def result(ending: str) -> Result:
         status, sentence = ENDINGS.get(ending, (-2, ending))
-        words = [sentence.format(budget=evaluations, nfev=run.evaluations, target=target, max_time=max_time), choice]
+        words = [
+            sentence.format(budget=evaluations, nfev=run.evaluations, target=target, max_time=max_time),
+            chooser.said,
+        ]
         if run.tally.total:
             words.append(f"{run.tally.total} evaluations were lost ({run.tally}).")
         point, value = strategy.answer
@@ -120,7 +122,7 @@ def minimize(
             nit=len(history),
             success=status >= 0,
             status=status,
-            message=" ".join(words),
+            message=" ".join(filter(None, words)),
             history=history,
             lost=run.tally.total,
             seconds=run.seconds,

@@ -1,7 +1,8 @@
 """Strategies: what to evaluate next, and what to make of it."""
 
-from zograd.strategies._choose import choose
+from zograd.strategies._choose import Chooser
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
+from zograd.strategies._pilot import Pilot
 from zograd.strategies._strategy import Step, Strategy
 
-__all__ = ["Descent", "OptimizerFactory", "SchedulerFactory", "Step", "Strategy", "choose"]
+__all__ = ["Chooser", "Descent", "OptimizerFactory", "Pilot", "SchedulerFactory", "Step", "Strategy"]

@@ -1,56 +1,104 @@
 """The chooser: an estimator and a step rule for whoever named none."""
 
 from functools import partial
-
-import torch
+from typing import final
 
 from zograd._checks import instance
 from zograd._parameters import Parameters
-from zograd.estimators import FrameGradient, GradientEstimator, RandomGradient
-from zograd.optim import QuasiNewton
+from zograd.estimators import CoordinateGradient, FrameGradient, GradientEstimator, RandomGradient
+from zograd.optim import AnnealedAdam, BlockNewton, QuasiNewton
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
+from zograd.strategies._pilot import Pilot
 from zograd.strategies._strategy import Strategy
 
 LARGEST_FRAME = 200
 """The most parameters for which a dense metric is kept: its arithmetic is O(d^3) a gradient."""
-GRADIENTS = 10
-"""The least number of full gradients that a quasi-Newton metric is worth."""
+GRADIENTS = 5
+"""The least number of full gradients that a dense metric is worth."""
+BLOCK = 32
+"""Coordinates that move together where there are many."""
+LENGTH = 0.05
+"""How far a block's probes look, in units of the parameters."""
 SAMPLES = 4
-"""Directions a step where full gradients are too dear."""
+"""Directions a step where there is noise and many parameters."""
 SPREAD = 1e-2
 """How far random directions look, in units of the parameters."""
-TRAVEL = 0.4
-"""Adam's first rate is this over the root of the number of steps, in units of the parameters."""
 
 
-def choose(
-    parameters: Parameters,
-    evaluations: int,
-    *,
-    estimator: GradientEstimator | None = None,
-    optimizer: OptimizerFactory | None = None,
-    scheduler: SchedulerFactory | None = None,
-    seed: int = 0,
-) -> tuple[Strategy, str]:
-    """A strategy for ``parameters`` within a budget of ``evaluations``, and in words what was chosen and why."""
-    if estimator is not None:
-        instance("estimator", estimator, GradientEstimator, "a GradientEstimator", "Try zo.RandomGradient().")
-    dimension = parameters.dimension
-    small = dimension <= LARGEST_FRAME and evaluations >= GRADIENTS * (2 * dimension + 1)
-    words = []
-    if estimator is None:
-        estimator = FrameGradient() if small and optimizer is None else RandomGradient(SAMPLES, step=SPREAD)
-        words.append(f"{type(estimator).__name__}, {estimator.evaluations(dimension)} evaluations a gradient")
-    if optimizer is None and isinstance(estimator, FrameGradient):
-        optimizer = QuasiNewton
-        words.append("QuasiNewton steps with restarts")
-    elif optimizer is None:
-        steps = max(1, evaluations // estimator.evaluations(dimension))
-        rate = TRAVEL / steps**0.5
-        optimizer = partial(torch.optim.Adam, lr=rate, betas=(0.9, 0.99))
-        if scheduler is None:
-            scheduler = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=steps)
-        words.append(f"Adam with its rate falling from {rate:.3g} units to 0 in {steps} steps")
-    descent = Descent(parameters, estimator=estimator, optimizer=optimizer, scheduler=scheduler, seed=seed)
-    entries = "1 parameter" if dimension == 1 else f"{dimension} parameters"
-    return descent, f"Chosen for {entries}: {', '.join(words)}." if words else ""
+@final
+class Chooser:
+    """Chooses what the user did not name.
+
+    Few parameters for the budget: `FrameGradient` with `QuasiNewton`. Many: the start is evaluated twice (`Pilot`);
+    without noise `CoordinateGradient` in blocks with `BlockNewton`, with noise `RandomGradient` with `AnnealedAdam`,
+    whose probes widen until they are clear of it. An estimator alone gets the rule that fits it; an optimiser alone
+    gets central differences where the budget pays for enough of them, and random directions where not.
+
+    Args:
+        parameters: What is optimised.
+        evaluations: The budget.
+        seed: Of all that is random.
+
+    Attributes:
+        said: What was chosen and why, in words; empty where the user named both.
+    """
+
+    def __init__(self, parameters: Parameters, evaluations: int, seed: int = 0) -> None:
+        self.parameters = parameters
+        self.evaluations = evaluations
+        self.seed = seed
+        self.said = ""
+
+    def strategy(
+        self,
+        estimator: GradientEstimator | None = None,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> Strategy:
+        """The strategy, with what the user named in its place.
+
+        Raises:
+            ArgumentError: When the estimator is none.
+        """
+        if estimator is not None:
+            instance("estimator", estimator, GradientEstimator, "a GradientEstimator", "Try zo.RandomGradient().")
+        d = self.parameters.dimension
+        few = d <= LARGEST_FRAME and self.evaluations >= GRADIENTS * (2 * d + 1)
+        if estimator is None and optimizer is None:
+            if few:
+                return self._descent(FrameGradient(), QuasiNewton, scheduler, "central differences in a learned frame")
+            return Pilot(self.parameters, partial(self._for_many, scheduler=scheduler))
+        if estimator is None:
+            estimator = CoordinateGradient(step=SPREAD) if few else RandomGradient(SAMPLES, step=SPREAD)
+        if optimizer is None:
+            if isinstance(estimator, FrameGradient):
+                return self._descent(estimator, QuasiNewton, scheduler, "as FrameGradient asks")
+            return self._descent(estimator, self._annealed(estimator, 0.0), scheduler, "for a step from .grad")
+        return self._descent(estimator, optimizer, scheduler, "")
+
+    def _for_many(self, noise: float, scheduler: SchedulerFactory | None) -> Strategy:
+        if noise == 0.0:
+            rule = partial(BlockNewton, block=BLOCK)
+            why = f"no noise at the start, so blocks of {min(BLOCK, self.parameters.dimension)} coordinates"
+            return self._descent(CoordinateGradient(step=LENGTH), rule, scheduler, why)
+        estimator = RandomGradient(SAMPLES, step=SPREAD)
+        why = f"noise of {noise:.2g} at the start, so random directions that widen"
+        return self._descent(estimator, self._annealed(estimator, noise), scheduler, why)
+
+    def _annealed(self, estimator: GradientEstimator, noise: float) -> OptimizerFactory:
+        steps = max(1, self.evaluations // estimator.evaluations(self.parameters.dimension))
+        return partial(AnnealedAdam, steps=steps, noise=noise)
+
+    def _descent(
+        self, estimator: GradientEstimator, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None, why: str
+    ) -> Descent:
+        descent = Descent(
+            self.parameters, estimator=estimator, optimizer=optimizer, scheduler=scheduler, seed=self.seed
+        )
+        d = self.parameters.dimension
+        if why:
+            self.said = (
+                f"Chosen for {d} parameter{'s' if d > 1 else ''} and {self.evaluations} evaluations: "
+                f"{type(estimator).__name__} and {type(descent.optimizer).__name__} ({why})."
+            )
+        return descent

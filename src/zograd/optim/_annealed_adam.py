@@ -1,0 +1,86 @@
+"""Adam with a length that follows from the number of steps, and probes that stay above the noise."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from zograd._checks import count, positive
+from zograd._probes import Probes
+from zograd._typing import Values
+from zograd.estimators import Estimate, GradientEstimator, RandomGradient
+from zograd.optim._step_rule import StepRule
+
+TRAVEL = 0.4
+"""The first step is this over the root of the number of steps, in units of the parameters."""
+WIDEST = 0.3
+"""Probes are made longer up to this, in units of the parameters."""
+UNCLEAR, CLEAR = 2.5, 10.0
+"""Probes become longer while half-differences have less than so many noise variances, shorter above so many."""
+
+
+@final
+class AnnealedAdam(StepRule, torch.optim.Adam):
+    r"""Adam whose rate falls from :math:`0.4 / \sqrt{T}` units to zero over T steps: no learning rate to tune.
+
+    The unit is that of `Parameters`: the range of a bounded parameter. Adam's ratio of mean to root mean square is
+    itself the root of a signal-to-noise ratio, so that coordinates whose gradient is mostly noise hardly move. With
+    `RandomGradient` it also keeps the probes above the ``noise``: their length grows while the differences between the
+    two sides of the pairs, :math:`\delta_k`, are no larger than noise makes them,
+    :math:`\operatorname{mean} \delta_k^2 / 4 < 2.5\, \sigma^2 / 2`, or are all zero (a plateau), and shrinks back when
+    they are clear.
+
+    Cost: none of its own. When: thousands of parameters under noise, or an estimator that is not along coordinates;
+    `BlockNewton` is faster where values are exact, see ``benchmarks/many_parameters.py``.
+
+    Args:
+        params: One flat tensor, in units in which 1 is a large step (as `Parameters` makes them).
+        steps: The number of steps T that the budget pays for.
+        noise: The standard deviation of one value.
+
+    References:
+        - Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015.
+    """
+
+    def __init__(self, params: Iterable[Tensor], steps: int, noise: float = 0.0) -> None:
+        count("steps", steps, hint="It is the number of gradients that the budget pays for.")
+        torch.optim.Adam.__init__(self, params, lr=TRAVEL / steps**0.5, betas=(0.9, 0.99))
+        self.param_groups[0].update(first=TRAVEL / steps**0.5, steps=steps, done=0, widened=1.0, noise=noise)
+        if noise:
+            positive("noise", noise, "It is the standard deviation of one value.")
+
+    def refine(self, estimator: GradientEstimator) -> GradientEstimator:
+        """Longer probes where shorter ones would drown in noise, or show nothing."""
+        group = self.param_groups[0]
+        if not isinstance(estimator, RandomGradient) or group["widened"] == 1.0:
+            return estimator
+        return replace(estimator, step=estimator.step * group["widened"])
+
+    def settle(self, values: Values) -> None:
+        """Nothing to settle: there are no trial steps."""
+
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], float] | None = None,
+        *,
+        estimate: Estimate | None = None,
+        probes: Probes | None = None,
+        values: Values | None = None,
+    ) -> None:
+        """Adam's step; the rate falls, and the length of the next probes follows from ``values``."""
+        group = self.param_groups[0]
+        group["lr"] = group["first"] * max(0.0, 1 - group["done"] / group["steps"])
+        group["done"] += 1
+        torch.optim.Adam.step(self)
+        if values is None or probes is None or len(values) % 2:
+            return
+        ahead, behind = values.chunk(2)
+        half = ((ahead - behind) / 2).square().nanmean()
+        noise = group["noise"] ** 2 / 2
+        if float(half) <= UNCLEAR * noise:
+            length = float(probes.offsets.squared_norms(probes.center).max() / probes.dimension) ** 0.5
+            group["widened"] *= 1.5 if length < WIDEST else 1.0
+        elif float(half) > CLEAR * noise and group["widened"] > 1.0:
+            group["widened"] = max(1.0, group["widened"] / 1.5)

@@ -1,0 +1,150 @@
+"""A Newton rule for many parameters: block by block of coordinates, with the curvature that probes give for free."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from zograd._checks import count, positive, require
+from zograd._errors import ArgumentError
+from zograd._parameters import Parameters
+from zograd._probes import Probes
+from zograd._typing import Points, Values
+from zograd.estimators import CoordinateGradient, Estimate, GradientEstimator
+from zograd.optim._step_rule import StepRule
+
+FALLBACK = 0.3
+"""The second trial is this share of the Newton step, for blocks whose coordinates work against each other."""
+MEMORY = 0.5
+"""The weight of what was known of a curvature against what is measured now."""
+LENGTH = 0.05
+"""The distance of a probe from the centre where the estimator names none, in units of the parameters."""
+LONGEST = 0.5
+"""Probes that show nothing are made longer up to this."""
+LEAST = 1e-3
+"""A curvature below this share of the typical one is taken for that: flat coordinates must not run away."""
+
+
+@final
+class BlockNewton(StepRule):
+    r"""Newton steps in random blocks of coordinates: no learning rate, for hundreds to many thousands of parameters.
+
+    Every coordinate is in one block a sweep, in random order. For the coordinates of a block
+
+    .. math:: s_i = -\frac{g_i}{\max(|c_i|, \bar c_i)}, \qquad |s_i| \le \text{furthest}
+
+    with c the curvature that central differences give for free and its running mean. The whole step and a shorter one
+    are tried, and the centre moves to the better of them if that is lower than the centre. Coordinates whose probes
+    show nothing at all are probed twice as far away the next time.
+
+    Cost: ``2 k + 3`` evaluations a block of k coordinates, so about ``2 d`` a sweep, in each of which every parameter
+    moves once. Memory O(d). Needs `CoordinateGradient`.
+
+    Args:
+        params: One flat tensor, in units in which 1 is a large step (as `Parameters` makes them).
+        block: The number of coordinates that move together, k. More go astray where parameters interact.
+        furthest: The longest step of one coordinate.
+
+    References:
+        - Nesterov, Efficiency of coordinate descent methods on huge-scale optimization problems, SIAM J. Optim. 2012.
+        - Wright, Coordinate descent algorithms, Math. Program. 2015.
+    """
+
+    def __init__(self, params: Iterable[Tensor], block: int = 32, furthest: float = 0.3) -> None:
+        defaults = {
+            "block": count("block", block, hint="It is the number of coordinates that move together; try 32."),
+            "furthest": positive("furthest", furthest, "It is the longest step of one coordinate; try 0.3."),
+        }
+        super().__init__(params, defaults)
+        tensors = [p for group in self.param_groups for p in group["params"]]
+        require(len(tensors) == 1 and tensors[0].ndim == 1, "params", "be one tensor of shape (d,)", tensors)
+        self.center: Tensor = tensors[0]
+        self._generator = torch.Generator().manual_seed(0)
+        self._least = torch.zeros_like(self.center)
+        self.state[self.center] |= {
+            "order": torch.zeros(0, dtype=torch.int64),
+            "curvature": torch.full_like(self.center, torch.nan),
+            "value": None,
+            "trials": None,
+            "active": torch.zeros(0, dtype=torch.int64),
+            "lengths": torch.full_like(self.center, torch.nan),
+        }
+
+    def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
+        """Learn where random numbers come from, and how far whole numbers lie apart."""
+        self._generator = generator
+        self._least = (0.6 * parameters.granularity).to(self.center)
+
+    @property
+    def trying(self) -> bool:
+        """Whether trial steps are being evaluated."""
+        return self._now["trials"] is not None
+
+    def trials(self) -> Points | None:
+        """The steps to try, or ``None`` where a gradient is due."""
+        trials: Points | None = self._now["trials"]
+        return trials
+
+    def refine(self, estimator: GradientEstimator) -> GradientEstimator:
+        """The next block of coordinates, with curvature."""
+        must = "be a central CoordinateGradient, whose probes tell curvature"
+        if not isinstance(estimator, CoordinateGradient) or not estimator.central:
+            raise ArgumentError(f"`estimator` must {must}, found {estimator!r}.", argument="estimator", found=estimator)
+        s = self._now
+        if len(s["order"]) == 0:
+            s["order"] = torch.randperm(len(self.center), generator=self._generator)
+        size = self.param_groups[0]["block"]
+        s["active"], s["order"] = s["order"][:size], s["order"][size:]
+        if bool(s["lengths"].isnan().all()):
+            step = LENGTH if estimator.step is None else estimator.step
+            s["lengths"] = (torch.zeros_like(self.center) + step).maximum(self._least)
+        return replace(estimator, step=s["lengths"], active=s["active"], curvature=True)
+
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], float] | None = None,
+        *,
+        estimate: Estimate | None = None,
+        probes: Probes | None = None,
+        values: Values | None = None,
+    ) -> None:
+        """Prepare the Newton step of the block, and a shorter one.
+
+        Raises:
+            ArgumentError: When there is no estimate: the rule needs more than ``.grad``.
+        """
+        if estimate is None:
+            raise ArgumentError(
+                "`step` must be given the estimate, found .grad alone. Use the rule in zo.minimize or zo.Descent; "
+                "torch.optim.Adam steps from .grad.",
+                argument="estimate",
+            )
+        if estimate.value is None or estimate.curvature is None:
+            return  # the centre was lost: the next block tries again
+        s, furthest = self._now, self.param_groups[0]["furthest"]
+        now, before = estimate.curvature.abs(), s["curvature"]
+        mixed = torch.where(before.isnan(), now, MEMORY * before + (1 - MEMORY) * now)
+        s["curvature"] = torch.where(now.isnan(), before, mixed)
+        least = LEAST * s["curvature"].nanmedian()
+        steps = -estimate.gradient / now.maximum(s["curvature"]).clamp(min=float(least))
+        steps = steps.nan_to_num(nan=0.0, posinf=furthest, neginf=-furthest).clamp(-furthest, furthest)
+        flat = s["active"][(now[s["active"]] == 0) & (estimate.gradient[s["active"]] == 0)]
+        s["lengths"][flat] = (2 * s["lengths"][flat]).clamp(max=LONGEST)
+        s["value"], s["trials"] = estimate.value, torch.stack([steps, FALLBACK * steps])
+
+    def settle(self, values: Values) -> None:
+        """Move to the better trial, if it is lower than the centre."""
+        s = self._now
+        told = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
+        row = int(told.argmin())
+        if float(told[row]) < s["value"]:
+            with torch.no_grad():
+                self.center.add_(s["trials"][row])
+        s["trials"] = None
+
+    @property
+    def _now(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.state[self.center]
+        return state

@@ -1,0 +1,97 @@
+"""A pilot: measure the noise at the starting point first, then choose how to descend."""
+
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+
+from zograd._parameters import Parameters
+from zograd._probes import Dense, Probes
+from zograd._typing import Values, Vector
+from zograd.strategies._strategy import Step, Strategy
+
+
+@final
+class Pilot(Strategy):
+    """Evaluate the start twice, and let the difference decide which strategy goes on.
+
+    Cost: 2 evaluations.
+
+    Args:
+        parameters: What the points mean.
+        decide: From the standard deviation of one value (0 for a program without noise) to the strategy.
+
+    Attributes:
+        chosen: What goes on, once the noise is known.
+    """
+
+    def __init__(self, parameters: Parameters, decide: Callable[[float], Strategy]) -> None:
+        self.parameters = parameters
+        self.decide = decide
+        self.chosen: Strategy | None = None
+        self.noise = 0.0
+        self.best_value = float("inf")
+        self.best_point = parameters.clip(parameters.initial.clone())
+
+    @property
+    def answer(self) -> tuple[Vector, float]:
+        """What the chosen strategy answers."""
+        return super().answer if self.chosen is None else self.chosen.answer
+
+    def ask(self) -> Probes:
+        """The start, twice; then what the chosen strategy asks."""
+        if self.chosen is not None:
+            return self.chosen.ask()
+        start = self.parameters.clip(self.parameters.initial.clone())
+        return Probes(start, Dense(start.new_zeros(2, len(start))))
+
+    def tell(self, values: Values) -> Step:
+        """Take the two values and choose; then hand on."""
+        if self.chosen is None:
+            self.notice(values)
+            told = values.isfinite().all()
+            self._choose(float((values[0] - values[1]).abs()) / 2**0.5 if told else 0.0)
+            lost = int(values.isfinite().logical_not().sum())
+            value = float(values.nanmean()) if lost < 2 else None
+            return Step(1, 2, value, self.best_value, self.best_point, lost, {"noise": self.noise})
+        step = self.chosen.tell(values)
+        self.best_value, self.best_point = step.best_value, step.best_point
+        return Step(
+            step.number + 1,
+            step.evaluations + 2,
+            step.value,
+            step.best_value,
+            step.best_point,
+            step.lost,
+            step.diagnostics,
+        )
+
+    def notice(self, values: Values) -> None:
+        """Remember the best, in the chosen strategy too."""
+        if self.chosen is None:
+            super().notice(values)
+        else:
+            self.chosen.notice(values)
+            self.best_value, self.best_point = self.chosen.best_value, self.chosen.best_point
+
+    def _choose(self, noise: float) -> Strategy:
+        self.noise, chosen = noise, self.decide(noise)
+        chosen.best_value, chosen.best_point = self.best_value, self.best_point
+        self.chosen = chosen
+        return chosen
+
+    def state_dict(self) -> dict[str, Any]:
+        """The noise, and the state of what was chosen for it."""
+        return {
+            "noise": self.noise,
+            "chosen": None if self.chosen is None else self.chosen.state_dict(),
+            "best_value": self.best_value,
+            "best_point": self.best_point.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.best_value, self.best_point = state["best_value"], torch.clone(state["best_point"])
+        self.chosen = None
+        if state["chosen"] is not None:
+            self._choose(state["noise"]).load_state_dict(state["chosen"])
