@@ -237,6 +237,10 @@ class TestFolder:
         assert ("times lower" in page) == shown
 
 
+def test_ratios_are_readable() -> None:
+    assert [report.times_lower(1.0, end) for end in (0.1, 0.7, 3e-30)] == ["10.0", "1.4", "3.33e+29"]
+
+
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(zo.MissingExtraError, match=r"zograd\[report\]"):
         module("no_such_package_at_all", "no-such-package")

@@ -12,7 +12,7 @@ from zograd._errors import ArgumentError
 from zograd.cli._main import INTERRUPTED
 from zograd.cli._progress import progress
 from zograd.problems import Problem
-from zograd.report import Outputs, write_folder
+from zograd.report import Outputs, times_lower, write_folder
 
 
 def demonstrate(make: Callable[..., Problem]) -> Callable[..., int]:
@@ -57,7 +57,7 @@ def _solve(problem: Problem, outputs: Outputs, budget: int, seed: int) -> int:
         )
     console.print(result.message.strip(), markup=False)
     page = write_folder(outputs, result, start)
-    lower = f", {start / result.fun:.1f} times lower" if 0.0 < result.fun < start else ""
+    lower = f", {times_lower(start, result.fun)} times lower" if 0.0 < result.fun < start else ""
     console.print(f"{problem.loss}: {start:.4g} -> {result.fun:.4g}{lower}", style="bold")
     console.print(f"The report: {page}", markup=False)
     return INTERRUPTED if interrupted else 0

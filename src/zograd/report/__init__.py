@@ -4,7 +4,7 @@ Needs the ``report`` extra (matplotlib, Pillow and jinja2), which is imported wh
 """
 
 from zograd.report._animation import animation
-from zograd.report._folder import Outputs, write_folder
+from zograd.report._folder import Outputs, times_lower, write_folder
 from zograd.report._html import Section, write_html
 from zograd.report._pictures import comparison, save_picture
 from zograd.report._plots import diagnostics_curves, loss_curve
@@ -18,6 +18,7 @@ __all__ = [
     "diagnostics_curves",
     "loss_curve",
     "save_picture",
+    "times_lower",
     "write_folder",
     "write_history",
     "write_html",

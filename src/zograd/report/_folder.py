@@ -114,13 +114,19 @@ def write_folder(outputs: Outputs, result: Result, start: float) -> Path:
         sections,
         subtitle=outputs.subtitle,
         numbers={
-            **({"times lower": f"{start / result.fun:.1f}"} if 0.0 < result.fun < math.inf and start > 0.0 else {}),
+            **({"times lower": times_lower(start, result.fun)} if 0.0 < result.fun < math.inf and start > 0.0 else {}),
             f"{outputs.loss}, start": f"{start:.4g}",
             f"{outputs.loss}, end": f"{result.fun:.4g}",
             "evaluations": f"{result.nfev:,}",
             "seconds": f"{result.seconds:.1f}",
         },
     )
+
+
+def times_lower(start: float, end: float) -> str:
+    """How many times lower the end is than the start, both above zero."""
+    ratio = start / end
+    return f"{ratio:.1f}" if ratio < 1000 else f"{ratio:.3g}"
 
 
 def _pictures(outputs: Outputs, result: Result) -> list[Section]:

@@ -74,7 +74,7 @@ def loss_curve(
     axes.set(xlabel="evaluations", ylabel=label)
     axes.set_xlim(left=0)
     if center and best:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8)
     return _saved(figure, path)
 
 
