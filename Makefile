@@ -51,7 +51,7 @@ demo: $(STAMP)
 # A part of the tests (ARGS given) is not asked to cover everything.
 test: $(STAMP)
 ifeq ($(strip $(ARGS)),)
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses=4 --cov --cov-report=term --cov-fail-under=95
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses=4 --durations=10 --cov --cov-report=term --cov-fail-under=95
 	@$(RUN) -m coverage json -q -o .coverage.json
 	@$(RUN) -c 'import json, sys; totals = json.load(open(".coverage.json"))["totals"]; \
 	  share = 100 * totals["covered_branches"] / max(1, totals["num_branches"]); \
