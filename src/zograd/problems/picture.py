@@ -69,7 +69,7 @@ def picture(image: Path | None = None, shapes: int = 100, size: int = 64, seed: 
             "opacity": (0.02, 1),
         },
         scale={"center": 0.25, "axes": "log", "angle": 60.0, "color": 0.5, "opacity": 0.5},
-        evaluations=60_000,
+        evaluations=40_000,
         minimum=None,
         draw=error.draw,
         target=partial(resized, photograph),
