@@ -330,4 +330,6 @@ def _contraction(finished: Finished, weights: Weights, shape: tuple[int, ...]) -
     if tuple(values.shape[1:]) != shape:
         error = f"the program must return shape {shape}, as at the centre, found {tuple(values.shape[1:])}."
         return replace(finished, status="invalid", values=None, error=error)
-    return replace(finished, values=values.reshape(len(values), len(weights)).to(weights) @ weights)
+    # Row by row: a product of many rows at once rounds by how many there are, and that is a matter of time.
+    rows = values.reshape(len(values), len(weights)).to(weights)
+    return replace(finished, values=torch.stack([row @ weights for row in rows]))

@@ -129,7 +129,7 @@ def minimize(
         )
 
     with tqdm(
-        total=evaluations, unit=" evaluations", leave=False, delay=0 if progress else 2,
+        total=evaluations, unit=" evaluations", leave=bool(progress), delay=0 if progress else 2,
         disable=None if progress is None else not progress,
     ) as bar:  # fmt: skip
         try:

@@ -3,10 +3,11 @@
 from abc import ABC, abstractmethod
 
 import torch
+from torch import Tensor
 
 from zograd._errors import ArgumentError
 from zograd._probes import Probes
-from zograd._typing import Points, Values
+from zograd._typing import Points, Values, Vector
 
 ROWS_AT_ONCE_BYTES = 64 * 2**20
 """The points that the default `BlackBox.probe` materialises at once, at most."""
@@ -27,6 +28,10 @@ class BlackBox(ABC):
     @abstractmethod
     def __call__(self, points: Points) -> Values:
         """The values at ``points`` of shape (n, d): shape (n, *out)."""
+
+    def one(self, point: Vector) -> Tensor:
+        """The value at one point, shape out: what a program of ``rows_per_call = 1`` is asked for."""
+        return self(point[None])[0]
 
     def probe(self, probes: Probes) -> Values:
         """The values at ``probes``, shape (n, *out): split, call, concatenate. Override where structure helps.

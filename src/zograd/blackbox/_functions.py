@@ -1,6 +1,7 @@
 """Python functions as black boxes: one point at a time, a batch at a time, or a torch function."""
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar, final
@@ -14,7 +15,7 @@ from zograd._parameters import Parameters
 from zograd._probes import Probes
 from zograd._typing import Points, Values, Vector
 from zograd.blackbox._blackbox import BlackBox
-from zograd.blackbox._outputs import Outputs
+from zograd.blackbox._outputs import NUMBER, Outputs
 
 Box = TypeVar("Box", bound="FunctionBox")
 
@@ -51,7 +52,7 @@ class FunctionBox(BlackBox):
         """One result as a tensor of shape out (``rows`` None) or (rows, *out), remembering its structure."""
         outputs, values = Outputs.pack(result, like, rows)
         if self.outputs is None:
-            self.outputs = outputs
+            self.outputs = NUMBER if outputs == NUMBER else outputs
         elif self.outputs != outputs:
             raise EvaluationError(
                 f"{self!r} must return one structure every time, found {outputs} after {self.outputs}.",
@@ -72,8 +73,23 @@ class Pointwise(FunctionBox):
 
     def __call__(self, points: Points) -> Values:
         """Call the function once a row."""
-        decode = self.parameters.decode if self.parameters is not None else Tensor.clone
-        return torch.stack([self._packed(self.function(decode(point)), points, None) for point in points])
+        return torch.stack([self._packed(self._returned(point), points, None) for point in points])
+
+    def one(self, point: Vector) -> Tensor:
+        """Call the function once.
+
+        Raises:
+            EvaluationError: When it returns NaN or inf, or nothing made of numbers.
+        """
+        result = self._returned(point)
+        if isinstance(result, float) and not math.isfinite(result):
+            raise EvaluationError(f"it returned {result}.", status="invalid")
+        if isinstance(result, float) and self.outputs is NUMBER:  # the common case, and the one that must be fast
+            return point.new_tensor(result)
+        return self._packed(result, point, None)
+
+    def _returned(self, point: Vector) -> Any:
+        return self.function(self.parameters.decode(point) if self.parameters is not None else point.clone())
 
 
 @final

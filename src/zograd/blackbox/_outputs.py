@@ -56,13 +56,15 @@ class Outputs:
         )
 
 
+NUMBER = Outputs(None, ((),))
+"""One number."""
+
+
 def _is_numbers(result: list[Any]) -> bool:
     return all(isinstance(entry, int | float | np.number) for entry in result)
 
 
 def _tensor(leaf: Any, like: Tensor) -> Tensor:
-    if isinstance(leaf, float):  # the common case, and the one that must be fast
-        return like.new_tensor(leaf)
     if isinstance(leaf, Tensor):
         return leaf.detach().to(like)
     try:

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from zograd._errors import ArgumentError, EvaluationError
 from zograd._probes import Probes
-from zograd._typing import Points
+from zograd._typing import Points, Vector
 from zograd.blackbox import BlackBox, TorchFunction
 from zograd.blackbox._blackbox import ROWS_AT_ONCE_BYTES
 from zograd.evaluate._evaluator import Evaluator, Finished, Status
 
 ROWS_MATERIALISED_BYTES = 8 * 2**20
+REPORT_SECONDS = 1e-3
+"""Rows that take less than this together are reported together: a report costs as much as a cheap evaluation."""
 
 Part = tuple[int, range]
 """A call of the wave, and some of its rows."""
@@ -35,6 +37,9 @@ class InProcess(Evaluator):
         """Evaluate, one `Finished` a call of the black box and `Probes` in it."""
         unstructured = type(blackbox).probe in (BlackBox.probe, TorchFunction.probe)
         if unstructured and all(wave.quantity == "value" for wave in probes):
+            if blackbox.rows_per_call == 1:
+                yield from _row_by_row(blackbox, probes)
+                return
             for points, parts in _calls(probes, blackbox.rows_per_call):
                 yield from _attempt(blackbox, points, parts)
             return
@@ -43,6 +48,61 @@ class InProcess(Evaluator):
             for start in range(0, len(wave), size):
                 piece = wave[start : start + size]
                 yield from _attempt(blackbox.probe, piece, [(call, range(start, start + len(piece)))])
+
+
+def _row_by_row(blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
+    """One point after the other."""
+    for call, wave in enumerate(probes):
+        group = _Group(call)
+        for row, point in enumerate(_points(wave)):
+            started = time.perf_counter()
+            try:
+                value = blackbox.one(point)
+            except ArgumentError:
+                raise  # the caller's mistake, not the program's
+            except Exception as error:
+                yield from group.report()
+                status, words = _ending(error)
+                seconds = time.perf_counter() - started
+                yield Finished(call, range(row, row + 1), status, seconds, error=words, exception=error)
+            except BaseException:
+                yield from group.report()  # Ctrl-C: what was paid for is kept
+                raise
+            else:
+                yield from group.add(row, value, time.perf_counter() - started)
+        yield from group.report()
+
+
+def _points(wave: Probes) -> Iterator[Vector]:
+    """The points of ``wave``, few at a time in memory."""
+    at_once = max(1, ROWS_MATERIALISED_BYTES // (wave.dimension * wave.center.element_size()))
+    for piece in wave.split(at_once):
+        yield from piece.points()
+
+
+@final
+class _Group:
+    """Rows in a row that came back well, reported together while they take less than `REPORT_SECONDS`."""
+
+    def __init__(self, call: int) -> None:
+        self.call, self.first, self.seconds = call, 0, 0.0
+        self.values: list[Tensor] = []
+
+    def add(self, row: int, value: Tensor, seconds: float) -> Iterator[Finished]:
+        if self.values and value.shape != self.values[0].shape:
+            yield from self.report()
+        if not self.values:
+            self.first = row
+        self.values.append(value)
+        self.seconds += seconds
+        if self.seconds >= REPORT_SECONDS:
+            yield from self.report()
+
+    def report(self) -> Iterator[Finished]:
+        if self.values:
+            rows = range(self.first, self.first + len(self.values))
+            yield Finished(self.call, rows, "ok", self.seconds, torch.stack(self.values))
+            self.values, self.seconds = [], 0.0
 
 
 def _calls(probes: Sequence[Probes], rows_per_call: int | None) -> Iterator[tuple[Points, list[Part]]]:
@@ -91,11 +151,16 @@ def _attempt(evaluate: Callable[[Any], Tensor], asked: Probes | Points, parts: l
         for (call, rows), piece in zip(parts, pieces, strict=True):
             yield Finished(call, rows, "ok", share * len(rows), piece)
         return
-    invalid = isinstance(error, EvaluationError)
-    message = str(error) if invalid else f"{type(error).__name__}: {error}"
-    status: Status = "invalid" if invalid else "failed"
+    status, message = _ending(error)
     for call, rows in parts:
         yield Finished(call, rows, status, share * len(rows), error=message, exception=error)
+
+
+def _ending(error: Exception | None) -> tuple[Status, str]:
+    """How an evaluation that raised has ended, and in words."""
+    if isinstance(error, EvaluationError):
+        return "invalid", str(error)
+    return "failed", f"{type(error).__name__}: {error}"
 
 
 def _rows(values: Any, rows: int) -> Tensor:
