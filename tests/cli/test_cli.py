@@ -267,18 +267,21 @@ class TestInterrupt:
     @pytest.mark.skipif(os.name == "nt", reason="signals are sent the POSIX way")
     def test_a_real_signal(self, tmp_path: Path) -> None:
         words = [sys.executable, "-m", "zograd", "demo", "picture", "--shapes", "3", "--size", "16"]
-        process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            # The first line of progress comes when the run is under way.
-            assert process.stdout is not None
-            lines = [process.stdout.readline()]
-            while "evaluations," not in lines[-1]:
-                lines.append(process.stdout.readline())
-                assert lines[-1], "it ended by itself"
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=120)
-        finally:
-            process.kill()
+        words += ["--evaluations", "100000000"]
+        with subprocess.Popen(
+            words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                # The first line of progress comes when the run is under way.
+                assert process.stdout is not None
+                lines = [process.stdout.readline()]
+                while "evaluations," not in lines[-1]:
+                    lines.append(process.stdout.readline())
+                    assert lines[-1], process.communicate()
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=120)
+            finally:
+                process.kill()
         assert process.returncode == 130, err
         assert out.splitlines()[-1] == "The report: demo-picture/report.html"
         assert "Traceback" not in err

@@ -21,7 +21,8 @@ class Estimate:
         squared_error: The expected squared error ``E ||g - E g||^2`` of the gradient, where the estimator can
             tell it from its own samples (else ``None``): sampling and noise, not the bias.
         value: The value at the centre, where it is known or can be told (else ``None``).
-        curvature: The diagonal of the Hessian, shape (d,), where the probes give it for free (else ``None``).
+        curvature: The second derivative along each coordinate, or along each direction of the frame of
+            `FrameGradient`, shape (d,), where the probes give it for free (else ``None``).
         diagnostics: Named numbers for the journal and the progress line, such as ``lost`` rows.
     """
 

@@ -1,5 +1,6 @@
 """Central differences along an orthonormal frame, inside bounds, with the curvature that they give for free."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -17,6 +18,8 @@ from zograd.estimators._estimator import Estimate, GradientEstimator
 STEP_HINT = "It is the distance of a probe from the centre, one number or one for each direction."
 NARROW = 0.1
 """A side with less room than this share of its length is moved to the other side of the centre."""
+ORTHONORMAL = 1e-3
+"""How far the columns of a basis may be from orthonormal: rounding in float32 passes, a mistake does not."""
 
 
 @final
@@ -36,7 +39,8 @@ class FrameGradient(GradientEstimator):
     rule knows the directions and lengths along which the function is well scaled; `zograd.optim.QuasiNewton` does.
 
     Rows: the centre twice unless ``value`` is given, then ``+a`` of all directions, then ``-b`` of all. If half of a
-    pair is lost, ``prior`` stands in for the curvature; if both are, the entry is 0 and counted in ``missing``.
+    pair is lost, ``prior`` stands in for the curvature; if both are, the entry is 0 and counted in ``missing``. Without
+    a value at the centre, only whole pairs count, and ``prior`` is all that is known of the curvature.
 
     Args:
         step: The distance of a probe from the centre, one number or one for each direction, shape (d,).
@@ -72,6 +76,12 @@ class FrameGradient(GradientEstimator):
     noise: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.basis is not None:
+            hint = "Its columns are the directions: take those of torch.linalg.qr or torch.linalg.eigh."
+            square = self.basis.ndim == 2 and self.basis.shape[0] == self.basis.shape[1] > 0
+            require(square, "basis", "be a tensor of shape (d, d)", self.basis, hint)
+            off = (self.basis.T @ self.basis).fill_diagonal_(0).abs().max() + (self.basis.norm(dim=0) - 1).abs().max()
+            require(bool(off < ORTHONORMAL), "basis", "have orthonormal columns", self.basis, hint)
         if isinstance(self.step, Tensor):
             vector("step", self.step, STEP_HINT)
             require(bool((self.step > 0).all()), "step", "have positive entries only", self.step, STEP_HINT)
@@ -85,6 +95,8 @@ class FrameGradient(GradientEstimator):
         dimension = len(center)
         steps = self.step.to(center) if isinstance(self.step, Tensor) else center.new_full((dimension,), self.step)
         require(len(steps) == dimension, "step", f"have one entry for each of {dimension} directions", steps)
+        fits = self.basis is None or len(self.basis) == dimension
+        require(fits, "basis", f"have shape ({dimension}, {dimension}), as the centre has {dimension} entries", self.basis)
         ahead, behind = self._lengths(center, steps)
         frame = self._frame(center)
         rows = [(frame * ahead).T, -(frame * behind).T]
@@ -101,20 +113,23 @@ class FrameGradient(GradientEstimator):
         values = scalars(probes, values)
         center, dimension = probes.center, probes.dimension
         first = 2 if self.value is None else 0
-        level, repeat = self._level(values[:first], values)
+        level, here, repeat = self._level(values[:first], values)
         frame = self._frame(center)
         rows = probes.offsets.dense(center)[first:]
         ahead = (rows[:dimension] * frame.T).sum(1)
         behind = -(rows[dimension:] * frame.T).sum(1)
         prior = self.prior.to(values) if self.prior is not None else torch.zeros_like(ahead)
         width = ahead + behind
-        forward = (values[first : first + dimension] - level) / ahead
-        backward = (level - values[first + dimension :]) / behind
+        both = (values[first : first + dimension] - values[first + dimension :]) / width - prior * (ahead - behind) / 2
+        forward = (values[first : first + dimension] - here) / ahead
+        backward = (here - values[first + dimension :]) / behind
         forward = forward.where(forward.isfinite(), backward + prior * width / 2)
         backward = backward.where(backward.isfinite(), forward - prior * width / 2)
-        told = forward.isfinite()
-        curvature = (2 * (forward - backward) / width).where(told, prior)
-        slopes = (forward - curvature * ahead / 2).where(told, torch.zeros_like(forward))
+        curved = forward.isfinite()
+        curvature = (2 * (forward - backward) / width).where(curved, prior)
+        slopes = (forward - curvature * ahead / 2).where(curved, both)
+        told = slopes.isfinite()
+        slopes = slopes.where(told, torch.zeros_like(slopes))
         if self.noise > 0 and self.prior is not None:
             error = self.noise / (ahead * behind).abs()
             trust = 1 / (1 + 6 * (error / prior.clamp(min=torch.finfo(prior.dtype).tiny)).square())
@@ -126,7 +141,7 @@ class FrameGradient(GradientEstimator):
             float((2 * self.noise**2 / width.square()).sum()) if self.noise > 0 else None,
             level,
             curvature,
-            {"lost": lost(values), "missing": int((~told).sum())} | ({"repeat": repeat} if first else {}),
+            {"lost": lost(values), "missing": float((~told).sum())} | ({"repeat": repeat} if first else {}),
         )
 
     def evaluations(self, dimension: int) -> int:
@@ -150,24 +165,24 @@ class FrameGradient(GradientEstimator):
         up = (above / size).where(frame > 0, below / size).where(frame.abs() > 1e-9, torch.inf).amin(0)
         down = (below / size).where(frame > 0, above / size).where(frame.abs() > 1e-9, torch.inf).amin(0)
         ahead, behind = steps.minimum(up), steps.minimum(down)
-        ahead, behind = (
-            ahead.where(ahead >= NARROW * steps, -behind / 2),
-            behind.where(behind >= NARROW * steps, -ahead / 2),
-        )
-        shut = ahead + behind == 0
+        enough = NARROW * ahead.maximum(behind)
+        ahead, behind = ahead.where(ahead >= enough, -behind / 2), behind.where(behind >= enough, -ahead / 2)
+        shut = (ahead == 0) & (behind == 0)
         return ahead.where(~shut, steps), behind.where(~shut, steps)
 
-    def _level(self, repeats: Tensor, values: Values) -> tuple[float, float]:
-        """The value at the centre, and the variance that two evaluations of it tell of the noise (0 if one is lost)."""
+    def _level(self, repeats: Tensor, values: Values) -> tuple[float, float, float]:
+        """The loss at the centre, the same or NaN where it is only guessed, and the variance of one value.
+
+        The guess is the mean of all values; the variance, which two evaluations tell, is 0 if one is lost.
+        """
         if self.value is not None:
-            return self.value, 0.0
-        level = mean_of_finite(repeats)
-        if level is None:
-            level = mean_of_finite(values)
+            return self.value, self.value, 0.0
+        here = mean_of_finite(repeats)
+        level = mean_of_finite(values) if here is None else here
         if level is None:
             raise GradientError(
                 f"no gradient can be told: all {len(values)} evaluations were lost. Check that the program runs at the "
                 "centre, or start elsewhere."
             )
         repeat = float((repeats[0] - repeats[1]).square() / 2)
-        return level, repeat if repeat == repeat else 0.0
+        return level, torch.nan if here is None else here, repeat if math.isfinite(repeat) else 0.0
