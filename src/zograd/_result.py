@@ -12,8 +12,10 @@ class Result:
     """The best found and how it was found, under the names of ``scipy.optimize.OptimizeResult``.
 
     Args:
-        x: The best point seen, as the structure that ``x0`` was.
-        fun: Its value, as the program returned it.
+        x: The best point seen, as the structure that ``x0`` was. Under noise the lowest value is luck: it is then
+            the point that the step rule settled on, where that knows of the noise (`zograd.optim.QuasiNewton`).
+        fun: Its value, as the program returned it; under noise the mean of several. NaN where only derivatives were
+            asked for.
         nfev: Evaluations sent out, lost ones included.
         nit: Steps made.
         success: Whether it ended as asked: budget, target, time or callback; ``False`` after Ctrl-C.

@@ -8,6 +8,7 @@ import torch
 
 from zograd._checks import count, positive
 from zograd._errors import EvaluationError, GradientError
+from zograd._typing import Values
 from zograd.blackbox import BlackBox
 from zograd.evaluate import Collector, Evaluator, FailurePolicy, InProcess, Tally, last_words
 from zograd.strategies import Step, Strategy
@@ -17,7 +18,7 @@ from zograd.strategies import Step, Strategy
 class Run(Iterator[Step]):
     """Iterate the steps of an optimisation: stop, plot and break with plain Python.
 
-    The budget is rows sent out, and is never exceeded: a wave that no longer fits is not asked for. The best point
+    The budget is rows sent out, and is never exceeded: a wave that no longer fits is not sent. The best point
     is kept also of a wave that is cut short by time, target or Ctrl-C.
 
     Args:
@@ -93,14 +94,13 @@ class Run(Iterator[Step]):
         try:
             with torch.no_grad():
                 for finished in self.evaluator.stream(self.blackbox, [probes]):
-                    values = collector.add(finished)
                     came_back += len(finished.rows)
-                    if self._enough(values.min()):
+                    values = collector.add(finished)
+                    if self._enough(values if probes.quantity == "value" else values.new_empty(0)):
                         break
         finally:
-            if came_back < len(probes):
-                self.evaluations -= len(probes) - came_back
-                self.strategy.notice(collector.values()[0])
+            self.evaluations -= len(probes) - came_back
+            self.strategy.notice(collector.values()[0])
         if came_back < len(probes):
             raise StopIteration
         try:
@@ -112,9 +112,9 @@ class Run(Iterator[Step]):
                 f"on_failure=zo.value(number) to count them as a penalty."
             ) from (self.tally.last.exception if self.tally.last and self.tally.last.exception else error)
 
-    def _enough(self, least: torch.Tensor) -> bool:
+    def _enough(self, values: Values) -> bool:
         """Whether time is up or the target is reached, in mid-wave."""
-        if self.target is not None and float(least) <= self.target:
+        if self.target is not None and bool((values <= self.target).any()):
             self.stopped = "target"
         elif self.max_time is not None and self.seconds >= self.max_time:
             self.stopped = "time"

@@ -17,7 +17,7 @@ from zograd.estimators._estimator import Estimate, GradientEstimator
 
 STEP_HINT = "It is the distance of a probe from the centre, one number or one for each direction."
 NARROW = 0.1
-"""A side with less room than this share of its length is moved to the other side of the centre."""
+"""A probe with less room than this share of the one opposite is moved to that side, half as far."""
 ORTHONORMAL = 1e-3
 """How far the columns of a basis may be from orthonormal: rounding in float32 passes, a mistake does not."""
 
@@ -96,7 +96,9 @@ class FrameGradient(GradientEstimator):
         steps = self.step.to(center) if isinstance(self.step, Tensor) else center.new_full((dimension,), self.step)
         require(len(steps) == dimension, "step", f"have one entry for each of {dimension} directions", steps)
         fits = self.basis is None or len(self.basis) == dimension
-        require(fits, "basis", f"have shape ({dimension}, {dimension}), as the centre has {dimension} entries", self.basis)
+        require(
+            fits, "basis", f"have shape ({dimension}, {dimension}), as the centre has {dimension} entries", self.basis
+        )
         ahead, behind = self._lengths(center, steps)
         frame = self._frame(center)
         rows = [(frame * ahead).T, -(frame * behind).T]

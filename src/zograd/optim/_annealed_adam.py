@@ -27,8 +27,8 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
 
     The unit is that of `Parameters`: the range of a bounded parameter. Adam's ratio of mean to root mean square is
     itself the root of a signal-to-noise ratio, so that coordinates whose gradient is mostly noise hardly move. With
-    `RandomGradient` it also keeps the probes above the ``noise``: their length grows while the differences between the
-    two sides of the pairs, :math:`\delta_k`, are no larger than noise makes them,
+    central `RandomGradient` it also keeps the probes above the ``noise``: their length grows while the differences
+    between the two sides of the pairs, :math:`\delta_k`, are no larger than noise makes them,
     :math:`\operatorname{mean} \delta_k^2 / 4 < 2.5\, \sigma^2 / 2`, or are all zero (a plateau), and shrinks back when
     they are clear.
 
@@ -50,13 +50,14 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
         self.param_groups[0].update(first=TRAVEL / steps**0.5, steps=steps, done=0, widened=1.0, noise=noise)
         if noise:
             positive("noise", noise, "It is the standard deviation of one value.")
+        self._widens = False
 
     def refine(self, estimator: GradientEstimator) -> GradientEstimator:
         """Longer probes where shorter ones would drown in noise, or show nothing."""
-        group = self.param_groups[0]
-        if not isinstance(estimator, RandomGradient) or group["widened"] == 1.0:
-            return estimator
-        return replace(estimator, step=estimator.step * group["widened"])
+        self._widens = isinstance(estimator, RandomGradient) and estimator.central
+        if isinstance(estimator, RandomGradient) and self._widens:
+            return replace(estimator, step=estimator.step * self.param_groups[0]["widened"])
+        return estimator
 
     def settle(self, values: Values) -> None:
         """Nothing to settle: there are no trial steps."""
@@ -74,7 +75,7 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
         group["lr"] = group["first"] * max(0.0, 1 - group["done"] / group["steps"])
         group["done"] += 1
         torch.optim.Adam.step(self)
-        if values is None or probes is None or len(values) % 2:
+        if not self._widens or values is None or probes is None:
             return
         ahead, behind = values.chunk(2)
         half = ((ahead - behind) / 2).square().nanmean()

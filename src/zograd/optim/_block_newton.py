@@ -52,9 +52,9 @@ class BlockNewton(StepRule):
         - Wright, Coordinate descent algorithms, Math. Program. 2015.
     """
 
-    def __init__(self, params: Iterable[Tensor], block: int = 32, furthest: float = 0.3) -> None:
+    def __init__(self, params: Iterable[Tensor], block: int = 64, furthest: float = 0.3) -> None:
         defaults = {
-            "block": count("block", block, hint="It is the number of coordinates that move together; try 32."),
+            "block": count("block", block, hint="It is the number of coordinates that move together; try 64."),
             "furthest": positive("furthest", furthest, "It is the longest step of one coordinate; try 0.3."),
         }
         super().__init__(params, defaults)
@@ -76,6 +76,12 @@ class BlockNewton(StepRule):
         """Learn where random numbers come from, and how far whole numbers lie apart."""
         self._generator = generator
         self._least = (0.6 * parameters.granularity).to(self.center)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        super().load_state_dict(state_dict)
+        for name in ("order", "active"):  # torch gives all tensors of a state the dtype of the parameters
+            self._now[name] = self._now[name].to(torch.int64)
 
     @property
     def trying(self) -> bool:
@@ -131,7 +137,7 @@ class BlockNewton(StepRule):
         steps = -estimate.gradient / now.maximum(s["curvature"]).clamp(min=float(least))
         steps = steps.nan_to_num(nan=0.0, posinf=furthest, neginf=-furthest).clamp(-furthest, furthest)
         flat = s["active"][(now[s["active"]] == 0) & (estimate.gradient[s["active"]] == 0)]
-        s["lengths"][flat] = (2 * s["lengths"][flat]).clamp(max=LONGEST)
+        s["lengths"][flat] = (2 * s["lengths"][flat]).minimum(self._least[flat].clamp(min=LONGEST))
         s["value"], s["trials"] = estimate.value, torch.stack([steps, FALLBACK * steps])
 
     def settle(self, values: Values) -> None:

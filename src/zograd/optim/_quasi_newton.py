@@ -16,7 +16,7 @@ from zograd.estimators import Estimate, FrameGradient, GradientEstimator
 from zograd.optim._step_rule import StepRule
 
 WIDEST = 0.5
-"""The longest probe, in units of the parameters: half of a bounded range."""
+"""The longest probe and Newton step along a direction, in units of the parameters: half of a bounded range."""
 SHRINK = 0.2
 """A step that found nothing better is followed by probes this much shorter."""
 WIDEN = 4.0
@@ -52,7 +52,7 @@ class QuasiNewton(StepRule):
 
     Cost: ``2 d`` evaluations a gradient (``2 d + 2`` under noise) and 1 for the trial step; O(d^3) arithmetic, so for
     up to some 200 parameters. Other estimators than `FrameGradient` keep their own probes; BFGS alone then tells the
-    metric.
+    metric, and noise is not noticed. `ForwardGradient` is refused, for it tells no values.
 
     Args:
         params: One flat tensor, in units in which 1 is a large step (as `Parameters` makes them).
@@ -83,14 +83,20 @@ class QuasiNewton(StepRule):
         self._generator = torch.Generator().manual_seed(0)
         self._lower = torch.full_like(self.center, -torch.inf)
         self._upper = torch.full_like(self.center, torch.inf)
+        self._least = torch.zeros_like(self.center)
+        self._parameters: Parameters | None = None
+        self._framed = True
         self._begin(self.center.detach().clone())
         home = self.center.detach().clone()
         self.state[self.center] |= {"noise": 0.0, "pairs": 0, "home": home, "reach": 1.0, "ended": None}
 
     def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
-        """Learn the bounds, and where random starts come from."""
+        """Learn the bounds, how far whole numbers lie apart, and where random starts come from."""
         self._lower, self._upper = parameters.lower.to(self.center), parameters.upper.to(self.center)
         self._generator = generator
+        self._parameters = parameters
+        self._least = parameters.granularity.to(self.center)
+        self._begin(self.center.detach().clone())
 
     @property
     def trying(self) -> bool:
@@ -115,6 +121,7 @@ class QuasiNewton(StepRule):
 
     def refine(self, estimator: GradientEstimator) -> GradientEstimator:
         """Directions, lengths, bounds and what is known of the centre for the next `FrameGradient`."""
+        self._framed = isinstance(estimator, FrameGradient)
         if not isinstance(estimator, FrameGradient):
             return estimator
         s = self._now
@@ -145,7 +152,7 @@ class QuasiNewton(StepRule):
         """Learn the curvature and prepare trial steps; where every probe was equal, look further away.
 
         Raises:
-            ArgumentError: When there is no estimate: the rule needs more than ``.grad``.
+            ArgumentError: When there is no estimate, for the rule needs more than ``.grad``; or it tells no value.
         """
         if estimate is None or probes is None or values is None:
             raise ArgumentError(
@@ -154,20 +161,27 @@ class QuasiNewton(StepRule):
                 argument="estimate",
             )
         s = self._now
+        if probes.quantity != "value" or (estimate.value is None and s["value"] is None):
+            raise ArgumentError(
+                "`estimator` must tell the value at the centre, found an estimate without one. Use zo.FrameGradient(); "
+                "with zo.ForwardGradient() take a rule that steps from .grad alone, such as torch.optim.Adam.",
+                argument="estimator",
+            )
         self._measure_noise(estimate.diagnostics.get("repeat"))
         if estimate.value is not None:
             s["value"] = estimate.value
         x, basis = self.center.detach(), s["basis"]
         slopes = basis.T @ estimate.gradient
-        known = estimate.curvature if estimate.curvature is not None else 1 / s["scales"]
+        measured = estimate.curvature if self._framed else None  # others measure along coordinates, not along the basis
+        known = measured if measured is not None else 1 / s["scales"]
         flat = (known == 0) & (slopes.abs() <= 1e-9 * estimate.gradient.norm())
         if bool(flat.all()):
-            s["lengths"] = (WIDEN * s["lengths"]).clamp(max=WIDEST)
+            s["lengths"] = (WIDEN * s["lengths"]).clamp(max=self._widest)
             s["fails"] += 1
             if s["fails"] > PATIENCE:
                 self._end()
             return
-        gradient = self._learn(x, slopes, known, flat, estimate)
+        gradient = self._learn(x, slopes, known, flat, estimate.gradient, measured is not None)
         if s["noise"] > 0:
             error = s["noise"] ** 2 / (2 * s["lengths"].square())
             gradient = basis @ (slopes * slopes.square() / (slopes.square() + error))
@@ -209,19 +223,26 @@ class QuasiNewton(StepRule):
     # --- the parts of a step
 
     @property
+    def _widest(self) -> float:
+        """`WIDEST`, or more where whole numbers lie further apart than that."""
+        return max(WIDEST, float(self._least.max()))
+
+    @property
     def _now(self) -> dict[str, Any]:
         state: dict[str, Any] = self.state[self.center]
         return state
 
     def _begin(self, x: Vector) -> None:
         """A new descent from ``x``, which knows nothing yet."""
+        x = self._snapped(x)
         with torch.no_grad():
             self.center.copy_(x)
         d = len(x)
         eye = torch.eye(d, dtype=x.dtype, device=x.device)
         s = self.state[self.center]
         s.update(value=None, metric=eye, basis=eye, scales=torch.ones_like(x), previous=None, size=None)
-        s.update(lengths=torch.full_like(x, self.param_groups[0]["first"]), fails=0, averaged=0, count=0, sum=0.0)
+        first = torch.full_like(x, self.param_groups[0]["first"]).maximum(self._least)
+        s.update(began=x, lengths=first, fails=0, averaged=0, count=0, sum=0.0)
         s.update(trials=None, seen=None, seen_values=None, gradient=None, newton=None, last=None)
 
     def _end(self) -> None:
@@ -242,9 +263,16 @@ class QuasiNewton(StepRule):
 
     def _move(self, point: Vector) -> None:
         with torch.no_grad():
-            self.center.copy_(point.clamp(self._lower, self._upper))
+            self.center.copy_(self._snapped(point.clamp(self._lower, self._upper)))
         s = self._now
-        s["reach"] = max(s["reach"], float((self.center.detach() - s["home"]).abs().max()))
+        s["reach"] = max(s["reach"], float((self.center.detach() - s["began"]).abs().max()))
+
+    def _snapped(self, point: Vector) -> Vector:
+        """``point`` with whole numbers mid-step: the same to the program, and both neighbours in sight."""
+        if self._parameters is None or not bool((self._least > 0).any()):
+            return point
+        whole = self._parameters.encode(self._parameters.decode(point)).to(point)
+        return whole.where(self._least > 0, point)
 
     def _measure_noise(self, repeat: float | None) -> None:
         """Take the variance that one repeated centre tells into the mean of all of them."""
@@ -253,19 +281,20 @@ class QuasiNewton(StepRule):
             s["noise"] = ((s["noise"] ** 2 * s["pairs"] + repeat) / (s["pairs"] + 1)) ** 0.5
             s["pairs"] += 1
 
-    def _learn(self, x: Vector, slopes: Vector, known: Vector, flat: Tensor, estimate: Estimate) -> Vector:
+    def _learn(
+        self, x: Vector, slopes: Vector, known: Vector, flat: Tensor, gradient: Vector, measured: bool
+    ) -> Vector:
         """Bring the metric up to date; return the gradient."""
         s = self._now
         basis, first = s["basis"], s["previous"] is None
-        curvature = known.abs().maximum(slopes.abs() / WIDEST)
+        curvature = known.abs().maximum(slopes.abs() / self._widest)
         # A direction that shows nothing is looked at from further away, four times as far.
         fallback = curvature[~flat].median() if first else 1 / s["scales"] / WIDEN**2
         curvature = curvature.where(~flat, fallback)
         curvature = curvature.clamp(min=float(curvature.max()) * 1e-9)
-        if first or estimate.curvature is not None:
+        if first or measured:
             s["scales"] = 1 / curvature
             s["metric"] = (basis * s["scales"]) @ basis.T
-        gradient = estimate.gradient
         if not first:
             moved, turned = x - s["previous"][0], gradient - s["previous"][1]
             along = float(moved @ turned)
@@ -292,15 +321,16 @@ class QuasiNewton(StepRule):
         self._move(self.center.detach() + s["newton"] / s["averaged"])
 
     def _aim(self) -> None:
-        """The next directions and lengths: the metric's eigenvectors, and coordinates where a bound is near."""
+        """The next directions and lengths: the metric's eigenvectors; axes near a bound and for whole numbers."""
         s = self._now
         x, metric = self.center.detach(), s["metric"]
-        reach = (s["size"] * metric.diagonal().abs().sqrt()).clamp(max=WIDEST)
-        near = (x - self._lower).minimum(self._upper - x) < SHRINK * reach
+        reach = (s["size"] * metric.diagonal().abs().sqrt()).clamp(max=self._widest)
+        near = ((x - self._lower).minimum(self._upper - x) < SHRINK * reach) | (self._least > 0)
         if bool(near.any()):
             alone = (near[:, None] | near) & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
             metric = metric.where(~alone, torch.zeros_like(metric))
         scales, basis = torch.linalg.eigh(metric)
         s["scales"] = scales.clamp(min=max(float(scales.max()), 1e-100) / CONDITION)
         s["basis"] = basis.where(basis.abs() >= 1e-9, torch.zeros_like(basis))
-        s["lengths"] = (s["scales"].sqrt() * s["size"]).clamp(1e-9, WIDEST)
+        neighbour = (s["basis"].square().T @ self._least.square()).sqrt()
+        s["lengths"] = (s["scales"].sqrt() * s["size"]).clamp(1e-9, self._widest).maximum(neighbour)

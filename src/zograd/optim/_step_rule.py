@@ -16,7 +16,6 @@ class StepRule(torch.optim.Optimizer, ABC):
     """A ``torch.optim.Optimizer`` of one flat tensor whose step knows how good its gradient is.
 
     It moves the centre in ``step``, or proposes trial steps, which `Descent` has evaluated and then settles.
-
     """
 
     @property

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import final
 
-from zograd._checks import instance
+from zograd._checks import instance, require
 from zograd._parameters import Parameters
 from zograd.estimators import CoordinateGradient, FrameGradient, GradientEstimator, RandomGradient
 from zograd.optim import AnnealedAdam, BlockNewton, QuasiNewton
@@ -15,7 +15,7 @@ LARGEST_FRAME = 200
 """The most parameters for which a dense metric is kept: its arithmetic is O(d^3) a gradient."""
 GRADIENTS = 5
 """The least number of full gradients that a dense metric is worth."""
-BLOCK = 32
+BLOCK = 64
 """Coordinates that move together where there are many."""
 LENGTH = 0.05
 """How far a block's probes look, in units of the parameters."""
@@ -31,8 +31,9 @@ class Chooser:
 
     Few parameters for the budget: `FrameGradient` with `QuasiNewton`. Many: the start is evaluated twice (`Pilot`);
     without noise `CoordinateGradient` in blocks with `BlockNewton`, with noise `RandomGradient` with `AnnealedAdam`,
-    whose probes widen until they are clear of it. An estimator alone gets the rule that fits it; an optimiser alone
-    gets central differences where the budget pays for enough of them, and random directions where not.
+    whose probes widen until they are clear of it. An estimator alone gets the rule that fits it. An optimiser alone
+    gets the estimator that it needs; any other central differences where the budget pays for enough of them, and random
+    directions where not.
 
     Args:
         parameters: What is optimised.
@@ -58,32 +59,41 @@ class Chooser:
         """The strategy, with what the user named in its place.
 
         Raises:
-            ArgumentError: When the estimator is none.
+            ArgumentError: When the estimator is none, or there is a scheduler and no optimiser for it.
         """
         if estimator is not None:
             instance("estimator", estimator, GradientEstimator, "a GradientEstimator", "Try zo.RandomGradient().")
+        hint = "The rules chosen here find the length of their steps: pass optimizer=torch.optim.Adam, or leave it out."
+        require(scheduler is None or optimizer is not None, "scheduler", "come with an optimizer", scheduler, hint)
         d = self.parameters.dimension
         few = d <= LARGEST_FRAME and self.evaluations >= GRADIENTS * (2 * d + 1)
-        if estimator is None and optimizer is None:
-            if few:
-                return self._descent(FrameGradient(), QuasiNewton, scheduler, "central differences in a learned frame")
-            return Pilot(self.parameters, partial(self._for_many, scheduler=scheduler))
-        if estimator is None:
-            estimator = CoordinateGradient(step=SPREAD) if few else RandomGradient(SAMPLES, step=SPREAD)
         if optimizer is None:
             if isinstance(estimator, FrameGradient):
-                return self._descent(estimator, QuasiNewton, scheduler, "as FrameGradient asks")
-            return self._descent(estimator, self._annealed(estimator, 0.0), scheduler, "for a step from .grad")
-        return self._descent(estimator, optimizer, scheduler, "")
+                return self._descent(estimator, QuasiNewton, None, "as FrameGradient asks")
+            if estimator is not None:
+                return self._descent(estimator, self._annealed(estimator, 0.0), None, "for a step from .grad")
+            if few:
+                return self._descent(FrameGradient(), QuasiNewton, None, "central differences in a learned frame")
+            return Pilot(self.parameters, self._for_many)
+        if estimator is not None:
+            return self._descent(estimator, optimizer, scheduler, "")
+        rule = optimizer.func if isinstance(optimizer, partial) else optimizer
+        if rule is QuasiNewton:
+            return self._descent(FrameGradient(), optimizer, scheduler, "as QuasiNewton asks")
+        if rule is BlockNewton:
+            return self._descent(CoordinateGradient(step=LENGTH), optimizer, scheduler, "as BlockNewton asks")
+        if few:
+            return self._descent(CoordinateGradient(step=SPREAD), optimizer, scheduler, "central differences")
+        return self._descent(RandomGradient(SAMPLES, step=SPREAD), optimizer, scheduler, "random directions")
 
-    def _for_many(self, noise: float, scheduler: SchedulerFactory | None) -> Strategy:
+    def _for_many(self, noise: float) -> Strategy:
         if noise == 0.0:
             rule = partial(BlockNewton, block=BLOCK)
             why = f"no noise at the start, so blocks of {min(BLOCK, self.parameters.dimension)} coordinates"
-            return self._descent(CoordinateGradient(step=LENGTH), rule, scheduler, why)
+            return self._descent(CoordinateGradient(step=LENGTH), rule, None, why)
         estimator = RandomGradient(SAMPLES, step=SPREAD)
         why = f"noise of {noise:.2g} at the start, so random directions that widen"
-        return self._descent(estimator, self._annealed(estimator, noise), scheduler, why)
+        return self._descent(estimator, self._annealed(estimator, noise), None, why)
 
     def _annealed(self, estimator: GradientEstimator, noise: float) -> OptimizerFactory:
         steps = max(1, self.evaluations // estimator.evaluations(self.parameters.dimension))

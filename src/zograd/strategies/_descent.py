@@ -27,14 +27,16 @@ class Descent(Strategy):
     """Descend along estimated gradients: ask and tell, so that anything may do the evaluating.
 
     One step asks for one estimate (``estimator.evaluations(d)`` rows). A `zograd.optim.StepRule` may ask for a
-    few trial steps after it, and takes the one that was best.
+    few trial steps after it, and takes the one that was best. Under an estimator that asks for exact derivatives alone
+    no value is seen: the answer is then the last centre, and its value NaN.
 
     Args:
         x0: Where to start: a tensor, an array, a number, a structure of them, or `Parameters`.
         estimator: Where to look and what to conclude.
         optimizer: A ``torch.optim`` class, or a `functools.partial` of one with its settings, or a
             `zograd.optim` rule, which needs no learning rate. Lengths are in units of the parameters' scale.
-        scheduler: A learning-rate scheduler's class or partial, stepped once after every step.
+        scheduler: A learning-rate scheduler's class or partial, stepped once after every step; not with a
+            `zograd.optim` rule, which finds its own length.
         seed: Of the directions and starting points; nothing is drawn from the global generator.
 
     Raises:
@@ -68,6 +70,13 @@ class Descent(Strategy):
         self.estimator = estimator
         self.center = torch.nn.Parameter(self.parameters.clip(self.parameters.initial.clone()), requires_grad=False)
         self.optimizer = _made(optimizer, self.center)
+        if scheduler is not None and isinstance(self.optimizer, StepRule):
+            raise ArgumentError(
+                f"`scheduler` must be None with {type(self.optimizer).__name__}, which finds the length of its steps "
+                f"itself, found {scheduler!r}. Leave it out, or pass optimizer=torch.optim.Adam.",
+                argument="scheduler",
+                found=scheduler,
+            )
         self.scheduler = scheduler(self.optimizer) if scheduler is not None else None
         self.generator = torch.Generator().manual_seed(seed)
         if isinstance(self.optimizer, StepRule):
@@ -83,6 +92,8 @@ class Descent(Strategy):
     def answer(self) -> tuple[Vector, float]:
         """The best point and its value: the best seen, or under noise what the step rule settled on."""
         settled = self.optimizer.answer if isinstance(self.optimizer, StepRule) else None
+        if settled is None and self._blind:
+            return self.center.detach().clone(), float("nan")
         return settled if settled is not None else super().answer
 
     def ask(self) -> Probes:
@@ -140,9 +151,19 @@ class Descent(Strategy):
             value,
             self.best_value,
             self.best_point,
-            int(values.isnan().sum()),
+            int(values.isfinite().logical_not().sum()),
             diagnostics,
         )
+
+    def notice(self, values: Values) -> None:
+        """Remember the best of ``values``; derivatives are none."""
+        if self.ask().quantity == "value":
+            super().notice(values)
+
+    @property
+    def _blind(self) -> bool:
+        """Whether steps were made and not one value seen."""
+        return self.number > 0 and self.best_value == float("inf")
 
     def _step(self, estimate: Estimate, probes: Probes, values: Values) -> None:
         self.center.grad = estimate.gradient

@@ -5,6 +5,7 @@ from typing import Any, final
 
 import torch
 
+from zograd._checks import require
 from zograd._parameters import Parameters
 from zograd._probes import Dense, Probes
 from zograd._typing import Values, Vector
@@ -48,6 +49,7 @@ class Pilot(Strategy):
     def tell(self, values: Values) -> Step:
         """Take the two values and choose; then hand on."""
         if self.chosen is None:
+            require(values.shape == (2,), "values", "have shape (2,), one value a probe asked for", values)
             self.notice(values)
             told = values.isfinite().all()
             self._choose(float((values[0] - values[1]).abs()) / 2**0.5 if told else 0.0)
