@@ -171,7 +171,7 @@ def report(rows: list[Row]) -> str:
             mark = "**" if middle == best[d] else ""
             overall[-1].append(f"{mark}{middle:.2f}{mark} ({low:.1f}, {high:.1f})")
             least, most = interval(rows, method, d)
-            certain[-1].append(f"{least:.2f} to {most:.2f}")
+            certain[-1].append(f"{least:.2f} to {most:.2f}" if least < most else "")
             solved[-1].append(f"{int((values <= SOLVED).sum())} of {len(values)}")
             times = [float(r["seconds"]) for r in rows if r["method"] == method and r["dimension"] == str(d)]
             seconds[-1].append(f"{np.median(times):.2f}")
@@ -228,6 +228,13 @@ def by_function(rows: list[Row], methods: list[str], dimension: int) -> str:
 def provenance(rows: list[Row]) -> str:
     """Which machines and versions the rows come from."""
     names = [*sorted({row["machine"] for row in rows}), *sorted({row["version"] for row in rows})]
+    methods, dimensions = present(rows)
+    instances = {row["instance"] for row in rows}
+    for d in dimensions:
+        for method in methods:
+            made = len(digits(rows, method=method, dimension=d))
+            if made < len(FUNCTIONS) * len(instances):
+                names.append(f"{method}, d = {d}: {made} of {len(FUNCTIONS) * len(instances)} runs made")
     for method in METHODS:
         raised = [row["error"] for row in rows if row["method"] == method and row["error"]]
         if raised:
