@@ -1,14 +1,11 @@
 """Sphinx: `make docs`. Nothing is fetched; warnings are errors."""
 
 import re
-from pathlib import Path
 
 import docutils.nodes
 import latex2mathml.converter
 
 import zograd
-
-GENERATED = Path(__file__).parent / "_generated"
 
 project = "zograd"
 author = "The zograd authors"
@@ -22,12 +19,6 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "_generated", "scripts"]
-
-# A page of measurements is left out where its script has not been run.
-MEASURED = {"explanation/comparison": "bbob", "explanation/failures": "failures"}
-exclude_patterns += [f"{page}.md" for page, table in MEASURED.items() if not (GENERATED / f"{table}.md").exists()]
-suppress_warnings = ["toc.excluded", "toc.not_readable"]
-
 nitpicky = False
 default_role = "py:obj"
 
