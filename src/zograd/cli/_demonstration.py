@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from zograd._errors import ArgumentError
-from zograd.cli._main import INTERRUPTED
+from zograd.cli._codes import INTERRUPTED
 from zograd.cli._progress import progress
 from zograd.problems import Problem
 from zograd.report import Outputs, times_lower, write_folder

@@ -4,8 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from zograd._errors import ArgumentError, MissingExtraError, ZogradError
-
-INTERRUPTED = 130
+from zograd.cli._codes import INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
