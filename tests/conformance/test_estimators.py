@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import zograd as zo
+from zograd import testing
 from zograd.estimators import _directions
 from zograd.testing import assert_conforms
 
@@ -11,6 +12,8 @@ from zograd.testing import assert_conforms
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 ALL = ("gaussian", "sphere", "rademacher", "orthogonal")
+
+FRAME = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
 
 CASES = [
     *((zo.RandomGradient(directions=d, central=c), {"order": 2}) for d in ALL for c in (True, False)),
@@ -25,6 +28,9 @@ CASES = [
     (zo.CoordinateGradient(step=1e-3, curvature=True), {"order": 2}),
     (zo.CoordinateGradient(step=torch.full((6,), 0.01).double(), noise=1.0), {"order": 2}),
     (zo.CoordinateGradient(step=1e-3, active=torch.tensor([5, 0, 2])), {"order": 2, "active": [0, 2, 5]}),
+    (zo.FrameGradient(), {"order": 2}),
+    (zo.FrameGradient(step=1e-3, lower=torch.full((6,), -9.0), upper=torch.full((6,), 9.0)), {"order": 2}),
+    (zo.FrameGradient(step=1e-3, lower=torch.full((2,), -9.0)), {"order": 2, "dimension": 2}),
     *(
         (zo.SmoothedGradient(importance=i, antithetic=a), {"order": 2, "dimension": d})
         for i in ("kernel", "derivative")
@@ -55,3 +61,23 @@ def test_directions_regenerated_from_seeds_conform(estimator, order, monkeypatch
     probes = estimator.propose(torch.zeros(2), torch.Generator())
     assert isinstance(probes.offsets, zo.Seeded)
     assert_conforms(estimator, order=order, dimension=2)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        zo.FrameGradient(step=torch.full((6,), 0.01).double(), basis=FRAME, noise=1.0),
+        zo.FrameGradient(step=1e-3, basis=FRAME, lower=torch.full((6,), -9.0), upper=torch.full((6,), 9.0)),
+    ],
+    ids=["free", "bounds"],
+)
+def test_a_turned_frame_conforms(estimator):
+    """Without two checks, which know axes alone.
+
+    Of lost rows: what is missing is a direction, which no entry shows; tests/estimators/test_frame.py looks along the
+    frame. Of permutation: a frame does not turn with the names, so that the bias, O(step^2), differs.
+    """
+    trial = testing._Trial(estimator, 6, 2, list(range(6)), None, 0)
+    for check in (*testing.PROMISES, *testing.RIGHT_SIZE):
+        if check not in (testing._lost, testing._permutation):
+            check(trial)

@@ -13,7 +13,7 @@ from zograd._parameters import Parameters
 from zograd._probes import Probes
 from zograd._typing import Points, Values
 from zograd.estimators import CoordinateGradient, Estimate, GradientEstimator
-from zograd.optim._step_rule import StepRule
+from zograd.optim._step_rule import StepRule, mid_step
 
 FALLBACK = 0.3
 """The second trial is this share of the Newton step, for blocks whose coordinates work against each other."""
@@ -63,6 +63,7 @@ class BlockNewton(StepRule):
         self.center: Tensor = tensors[0]
         self._generator = torch.Generator().manual_seed(0)
         self._least = torch.zeros_like(self.center)
+        self._parameters: Parameters | None = None
         self.state[self.center] |= {
             "order": torch.zeros(0, dtype=torch.int64),
             "curvature": torch.full_like(self.center, torch.nan),
@@ -74,8 +75,8 @@ class BlockNewton(StepRule):
 
     def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
         """Learn where random numbers come from, and how far whole numbers lie apart."""
-        self._generator = generator
-        self._least = (0.6 * parameters.granularity).to(self.center)
+        self._generator, self._parameters = generator, parameters
+        self._least = parameters.granularity.to(self.center)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
@@ -148,6 +149,8 @@ class BlockNewton(StepRule):
         if float(told[row]) < s["value"]:
             with torch.no_grad():
                 self.center.add_(s["trials"][row])
+                if self._parameters is not None:
+                    self.center.copy_(mid_step(self._parameters, self._least > 0, self.center))
         s["trials"] = None
 
     @property

@@ -13,7 +13,7 @@ from zograd._parameters import Parameters
 from zograd._probes import Probes
 from zograd._typing import Points, Values, Vector
 from zograd.estimators import Estimate, FrameGradient, GradientEstimator
-from zograd.optim._step_rule import StepRule
+from zograd.optim._step_rule import StepRule, mid_step
 
 WIDEST = 0.5
 """The longest probe and Newton step along a direction, in units of the parameters: half of a bounded range."""
@@ -268,11 +268,8 @@ class QuasiNewton(StepRule):
         s["reach"] = max(s["reach"], float((self.center.detach() - s["began"]).abs().max()))
 
     def _snapped(self, point: Vector) -> Vector:
-        """``point`` with whole numbers mid-step: the same to the program, and both neighbours in sight."""
-        if self._parameters is None or not bool((self._least > 0).any()):
-            return point
-        whole = self._parameters.encode(self._parameters.decode(point)).to(point)
-        return whole.where(self._least > 0, point)
+        known = self._parameters
+        return point if known is None else mid_step(known, self._least > 0, point)
 
     def _measure_noise(self, repeat: float | None) -> None:
         """Take the variance that one repeated centre tells into the mean of all of them."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zograd._parameters import Parameters
 from zograd._probes import Probes
@@ -53,3 +54,16 @@ class StepRule(torch.optim.Optimizer, ABC):
         values: Values | None = None,
     ) -> Any:
         """Take a gradient, with the probes and values that it came from: move the centre, or prepare trial steps."""
+
+
+def mid_step(parameters: Parameters, whole: Tensor, point: Vector) -> Vector:
+    """``point`` with whole numbers in the middle of their step: the same to the program, and both neighbours in sight.
+
+    Args:
+        parameters: What the entries mean.
+        whole: Which entries are whole numbers or choices, shape (d,).
+        point: Shape (d,).
+    """
+    if not bool(whole.any()):
+        return point
+    return parameters.encode(parameters.decode(point)).to(point).where(whole, point)

@@ -1,0 +1,124 @@
+"""AnnealedAdam: the rate falls, the probes stay above the noise."""
+
+import functools
+
+import pytest
+import torch
+
+import zograd as zo
+
+RULE = zo.optim.AnnealedAdam
+
+
+def sphere(points):
+    return ((points - 0.3) ** 2).sum(1)
+
+
+def descent(steps=50, noise=0.0, d=5, estimator=None, seed=0):
+    return zo.Descent(
+        zo.Parameters(torch.full((d,), 0.9).double(), bounds=(0, 1)),
+        estimator=estimator or zo.RandomGradient(4, step=0.01),
+        optimizer=functools.partial(RULE, steps=steps, noise=noise),
+        seed=seed,
+    )
+
+
+def length(at):
+    return float(at.ask().offsets.squared_norms(at.center).max() / 5) ** 0.5
+
+
+def test_the_rate_falls_to_zero_over_the_steps():
+    at = descent(steps=20)
+    rates, moves = [], []
+    for _ in range(22):
+        moves.append(at.tell(sphere(at.ask().points())).diagnostics["step_length"])
+        rates.append(at.optimizer.param_groups[0]["lr"])
+    first = 0.4 / 20**0.5
+    assert rates == pytest.approx([first * max(0, 1 - k / 20) for k in range(22)])
+    assert moves[20:] == [0, 0]
+    assert moves[0] == pytest.approx(first * 5**0.5, rel=1e-3)  # Adam's first step is its rate in every coordinate
+
+
+def test_it_descends_with_no_rate_to_tune(solve):
+    start = float(sphere(torch.full((1, 5), 0.9).double()))
+    for factor in (1e-6, 1.0, 1e6):
+        at = solve(lambda x, f=factor: f * sphere(x), descent(steps=200), 1600)
+        assert at.best_value < 1e-3 * factor * start
+
+
+def test_probes_widen_on_a_plateau_up_to_a_limit():
+    at = descent(estimator=zo.RandomGradient(4, step=0.01, directions="rademacher"))
+    lengths = []
+    for _ in range(15):
+        lengths.append(length(at))
+        at.tell(torch.ones(len(at.ask())).double())
+    assert lengths[:5] == pytest.approx([0.01 * 1.5**k for k in range(5)])
+    assert 0.3 <= lengths[-1] < 0.45
+    assert lengths[-1] == lengths[-2]
+
+
+def test_probes_widen_under_noise_and_shrink_back_when_it_is_clear():
+    generator = torch.Generator().manual_seed(0)
+    at = descent(noise=0.1, steps=400)
+
+    def told(points, factor):
+        return factor * sphere(points) + 0.1 * torch.randn(len(points), generator=generator, dtype=points.dtype)
+
+    for _ in range(15):
+        at.tell(told(at.ask().points(), 1.0))
+    wide = length(at)
+    assert wide > 0.05
+    for _ in range(15):
+        at.tell(told(at.ask().points(), 1e4))
+    assert length(at) < wide / 2
+    assert at.optimizer.param_groups[0]["widened"] >= 1.0
+
+
+def test_clear_probes_keep_their_length_and_so_do_lost_ones():
+    at = descent()
+    for values in (sphere(at.ask().points()), torch.tensor([1.0, *[float("nan")] * 3, 2.0, 3.0, 4.0, 5.0]).double()):
+        at.tell(values)
+        assert at.optimizer.param_groups[0]["widened"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "estimator", [zo.CoordinateGradient(step=0.01), zo.RandomGradient(3, step=0.01, central=False), zo.FrameGradient()]
+)
+def test_other_probes_are_left_as_they_are(estimator):
+    at = descent(estimator=estimator)
+    for _ in range(3):
+        at.tell(torch.ones(len(at.ask())).double())
+    assert at.optimizer.param_groups[0]["widened"] == 1.0
+    assert at.optimizer.refine(estimator) is estimator
+
+
+def test_noise_costs_it_little(solve):
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(points):
+        return sphere(points) + 0.05 * torch.randn(len(points), generator=generator, dtype=points.dtype)
+
+    at = solve(noisy, descent(steps=400, noise=0.05, d=50), 3200)
+    start = float(sphere(torch.full((1, 50), 0.9).double()))
+    assert float(sphere(at.center[None])) < 0.1 * start
+
+
+def test_it_steps_from_the_gradient_alone_as_torch_does():
+    center = torch.nn.Parameter(torch.zeros(3))
+    center.grad = torch.tensor([1.0, -2.0, 0.0])
+    rule = RULE([center], steps=4)
+    rule.step()
+    assert center.tolist() == pytest.approx([-0.2, 0.2, 0.0])
+    rule.settle(torch.zeros(0))
+    assert (rule.trying, rule.trials(), rule.answer) == (False, None, None)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_a_state_goes_on_bit_for_bit(steps, same_after_reload):
+    assert same_after_reload(lambda x: (20 * sphere(x)).round(), lambda seed: descent(seed=seed), steps)
+
+
+@pytest.mark.parametrize(("given", "word"), [({"steps": 0}, "steps"), ({"steps": 3, "noise": -1.0}, "noise")])
+def test_its_settings_are_checked(given, word):
+    with pytest.raises(zo.ArgumentError, match=f"`{word}` must be"):
+        RULE([torch.nn.Parameter(torch.zeros(2))], **given)

@@ -1,0 +1,111 @@
+"""Chooser: every branch, and the words that say which."""
+
+import functools
+
+import pytest
+import torch
+
+import zograd as zo
+from zograd.strategies import Chooser, Pilot, _choose
+
+ADAM = functools.partial(torch.optim.Adam, lr=0.1)
+LITTLE_STEP = functools.partial(zo.optim.BlockNewton, furthest=0.1)
+
+
+def choose(d, evaluations, estimator=None, optimizer=None, **given):
+    chooser = Chooser(zo.Parameters(torch.zeros(d), bounds=(-1, 1)), evaluations)
+    return chooser, chooser.strategy(estimator, optimizer, **given)
+
+
+@pytest.mark.parametrize(
+    ("d", "evaluations", "given", "estimator", "optimizer", "why"),
+    [
+        (1, 15, {}, "FrameGradient", "QuasiNewton", "learned frame"),
+        (200, 2005, {}, "FrameGradient", "QuasiNewton", "learned frame"),
+        (3, 99, {"estimator": zo.FrameGradient(step=0.1)}, "FrameGradient", "QuasiNewton", "as FrameGradient asks"),
+        (3, 99, {"estimator": zo.RandomGradient()}, "RandomGradient", "AnnealedAdam", "for a step from .grad"),
+        (3, 99, {"estimator": zo.ForwardGradient()}, "ForwardGradient", "AnnealedAdam", "for a step from .grad"),
+        (3, 99, {"optimizer": ADAM}, "CoordinateGradient", "Adam", "central differences"),
+        (900, 99, {"optimizer": ADAM}, "RandomGradient", "Adam", "random directions"),
+        (900, 99, {"optimizer": zo.optim.QuasiNewton}, "FrameGradient", "QuasiNewton", "as QuasiNewton asks"),
+        (900, 99, {"optimizer": LITTLE_STEP}, "CoordinateGradient", "BlockNewton", "as BlockNewton asks"),
+    ],
+)
+def test_what_is_not_named_is_chosen_and_said(d, evaluations, given, estimator, optimizer, why):
+    chooser, descent = choose(d, evaluations, **given)
+    assert type(descent.estimator).__name__ == estimator
+    assert type(descent.optimizer).__name__ == optimizer
+    named = given.get("estimator")
+    assert named is None or descent.estimator is named
+    plural = "parameter" if d == 1 else "parameters"
+    assert chooser.said == (
+        f"Chosen for {d} {plural} and {evaluations} evaluations: {estimator} and {optimizer} ({why})."
+        if "frame" not in why
+        else f"Chosen for {d} {plural} and {evaluations} evaluations: {estimator} and {optimizer} "
+        "(central differences in a learned frame)."
+    )
+
+
+def test_both_named_are_taken_and_nothing_is_said():
+    chooser, descent = choose(3, 99, zo.RandomGradient(), ADAM)
+    assert (type(descent.estimator), type(descent.optimizer), chooser.said) == (
+        zo.RandomGradient,
+        torch.optim.Adam,
+        "",
+    )
+
+
+@pytest.mark.parametrize(("d", "evaluations"), [(201, 10**6), (200, 2004), (4, 44)])
+@pytest.mark.parametrize(
+    ("values", "optimizer", "said"),
+    [
+        ([1.0, 1.0], "BlockNewton", "no noise at the start, so blocks of {block} coordinates"),
+        ([1.0, 1.5], "AnnealedAdam", "noise of 0.35 at the start, so random directions that widen"),
+    ],
+)
+def test_many_parameters_are_decided_by_a_pilot(d, evaluations, values, optimizer, said):
+    chooser, pilot = choose(d, evaluations)
+    assert isinstance(pilot, Pilot)
+    assert chooser.said == ""
+    pilot.tell(torch.tensor(values).double())
+    assert type(pilot.chosen.optimizer).__name__ == optimizer
+    assert said.format(block=min(_choose.BLOCK, d)) in chooser.said
+
+
+def test_the_budget_sets_the_steps_of_annealed_adam_and_the_noise_is_passed_on():
+    _, pilot = choose(300, 4000)
+    pilot.tell(torch.tensor([1.0, 1.5]).double())
+    group = pilot.chosen.optimizer.param_groups[0]
+    assert group["steps"] == 4000 // 8
+    assert group["noise"] == pytest.approx(0.125**0.5)
+    _, descent = choose(3, 5, zo.RandomGradient(16))
+    assert descent.optimizer.param_groups[0]["steps"] == 1
+
+
+def test_the_seed_is_that_of_the_descent():
+    parameters = zo.Parameters(torch.zeros(3))
+    first, again, other = (
+        Chooser(parameters, 99, seed).strategy(zo.RandomGradient(2), ADAM).ask().points() for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_estimator_that_is_none_is_refused():
+    with pytest.raises(zo.ArgumentError, match="`estimator` must be a GradientEstimator"):
+        choose(3, 99, torch.optim.Adam)
+
+
+HALVE = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+
+
+def test_a_scheduler_goes_with_an_optimiser_that_has_a_rate():
+    _, descent = choose(3, 99, None, ADAM, scheduler=HALVE)
+    descent.tell(torch.ones(6).double())
+    assert descent.optimizer.param_groups[0]["lr"] == 0.05
+    with pytest.raises(zo.ArgumentError, match="`scheduler` must come with an optimizer"):
+        choose(3, 99, scheduler=HALVE)
+    for rule in (zo.optim.QuasiNewton, functools.partial(zo.optim.AnnealedAdam, steps=9)):
+        with pytest.raises(zo.ArgumentError, match="`scheduler` must be None with"):
+            choose(3, 99, None, rule, scheduler=HALVE)
