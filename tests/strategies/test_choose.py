@@ -76,7 +76,7 @@ def test_the_budget_sets_the_steps_of_annealed_adam_and_the_noise_is_passed_on()
     _, pilot = choose(300, 4000)
     pilot.tell(torch.tensor([1.0, 1.5]).double())
     group = pilot.chosen.optimizer.param_groups[0]
-    assert group["steps"] == 4000 // 8
+    assert group["steps"] == (4000 - 2 - 8) // 8  # the pilot, and the value of the last centre
     assert group["noise"] == pytest.approx(0.125**0.5)
     _, descent = choose(3, 5, zo.RandomGradient(16))
     assert descent.optimizer.param_groups[0]["steps"] == 1

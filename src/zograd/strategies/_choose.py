@@ -7,6 +7,7 @@ from zograd._checks import instance, require
 from zograd._parameters import Parameters
 from zograd.estimators import CoordinateGradient, FrameGradient, GradientEstimator, RandomGradient
 from zograd.optim import AnnealedAdam, BlockNewton, QuasiNewton
+from zograd.optim._annealed_adam import CHECKS
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
 from zograd.strategies._pilot import Pilot
 from zograd.strategies._strategy import Strategy
@@ -96,7 +97,8 @@ class Chooser:
         return self._descent(estimator, self._annealed(estimator, noise), None, why)
 
     def _annealed(self, estimator: GradientEstimator, noise: float) -> OptimizerFactory:
-        steps = max(1, self.evaluations // estimator.evaluations(self.parameters.dimension))
+        left = self.evaluations - (Pilot.COST + CHECKS if noise else 0)
+        steps = max(1, left // estimator.evaluations(self.parameters.dimension))
         return partial(AnnealedAdam, steps=steps, noise=noise)
 
     def _descent(

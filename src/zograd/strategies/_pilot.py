@@ -1,7 +1,7 @@
 """A pilot: measure the noise at the starting point first, then choose how to descend."""
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 
@@ -26,6 +26,9 @@ class Pilot(Strategy):
         chosen: What goes on, once the noise is known.
     """
 
+    COST: ClassVar[int] = 2
+    """Evaluations before the choice."""
+
     def __init__(self, parameters: Parameters, decide: Callable[[float], Strategy]) -> None:
         self.parameters = parameters
         self.decide = decide
@@ -44,7 +47,7 @@ class Pilot(Strategy):
         if self.chosen is not None:
             return self.chosen.ask()
         start = self.parameters.clip(self.parameters.initial.clone())
-        return Probes(start, Dense(start.new_zeros(2, len(start))))
+        return Probes(start, Dense(start.new_zeros(self.COST, len(start))))
 
     def tell(self, values: Values) -> Step:
         """Take the two values and choose; then hand on."""
@@ -55,12 +58,12 @@ class Pilot(Strategy):
             self._choose(float((values[0] - values[1]).abs()) / 2**0.5 if told else 0.0)
             lost = int(values.isfinite().logical_not().sum())
             value = float(values.nanmean()) if lost < 2 else None
-            return Step(1, 2, value, self.best_value, self.best_point, lost, {"noise": self.noise})
+            return Step(1, self.COST, value, self.best_value, self.best_point, lost, {"noise": self.noise})
         step = self.chosen.tell(values)
         self.best_value, self.best_point = step.best_value, step.best_point
         return Step(
             step.number + 1,
-            step.evaluations + 2,
+            step.evaluations + self.COST,
             step.value,
             step.best_value,
             step.best_point,
