@@ -26,6 +26,11 @@ def wanted(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({**default_environment(), "extra": extra})
 
 
+def is_for_gpus(requirement: Requirement) -> bool:
+    """Whether it is one of the GPU packages that torch's builds for some platforms bring, and pin themselves."""
+    return re.match("nvidia|cuda|triton", canonicalize_name(requirement.name)) is not None
+
+
 def needed() -> set[str]:
     """Everything that the package and its extras bring, followed through what is installed."""
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
@@ -33,7 +38,7 @@ def needed() -> set[str]:
     seen: set[tuple[str, str]] = set()
     while waiting:
         requirement, extra = waiting.pop()
-        if not wanted(requirement, extra):
+        if not wanted(requirement, extra) or is_for_gpus(requirement):
             continue
         name = canonicalize_name(requirement.name)
         for within in ["", *requirement.extras]:
