@@ -130,11 +130,12 @@ def test_without_noise_there_is_nothing_to_check(solve):
     assert at.answer == (at.best_point, at.best_value)
 
 
-def test_it_steps_from_the_gradient_alone_as_torch_does():
+def test_its_first_step_is_adams():
     center = torch.nn.Parameter(torch.zeros(3))
     center.grad = torch.tensor([1.0, -2.0, 0.0])
     rule = RULE([center], steps=4)
-    rule.step()
+    estimate, probes = zo.Estimate(center.grad), zo.Probes(center.detach(), zo.Dense(torch.eye(3)))
+    rule.step(estimate=estimate, probes=probes, values=torch.zeros(3))
     assert center.tolist() == pytest.approx([-0.2, 0.2, 0.0])
     assert (rule.trying, rule.trials(), rule.answer) == (False, None, None)
 

@@ -27,7 +27,7 @@ class Halving(zo.optim.StepRule):
         self.param_groups[0]["params"][0].add_(self.pending[int(values.argmin())])
         self.pending = None
 
-    def step(self, closure=None, *, estimate=None, probes=None, values=None):
+    def take(self, estimate, probes, values):
         assert len(probes) == len(values)
         self.pending = -torch.stack([estimate.gradient, estimate.gradient / 2])
 
@@ -38,7 +38,7 @@ class Plain(zo.optim.StepRule):
     def settle(self, values):
         raise AssertionError("nothing was tried")
 
-    def step(self, closure=None, *, estimate=None, probes=None, values=None):
+    def take(self, estimate, probes, values):
         self.param_groups[0]["params"][0].data -= 0.25 * estimate.gradient
 
 
@@ -78,3 +78,9 @@ def test_a_rule_must_say_how_it_steps_and_settles():
 
     with pytest.raises(TypeError, match="abstract"):
         Unfinished([torch.nn.Parameter(torch.zeros(2))], {})
+
+
+def test_a_gradient_alone_is_not_enough():
+    rule = Plain([torch.nn.Parameter(torch.zeros(2))], {})
+    with pytest.raises(zo.ArgumentError, match=r"found \.grad alone"):
+        rule.step()

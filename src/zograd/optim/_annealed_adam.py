@@ -1,6 +1,6 @@
 """Adam with a length that follows from the number of steps, and probes that stay above the noise."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import final
 
@@ -91,20 +91,13 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
         group["checks"] += len(told)
         group["checked"] += float(told.sum())
 
-    def step(  # type: ignore[override]
-        self,
-        closure: Callable[[], float] | None = None,
-        *,
-        estimate: Estimate | None = None,
-        probes: Probes | None = None,
-        values: Values | None = None,
-    ) -> None:
+    def take(self, estimate: Estimate, probes: Probes, values: Values) -> None:
         """Adam's step; the rate falls, and the length of the next probes follows from ``values``."""
         group = self.param_groups[0]
         group["lr"] = group["first"] * max(0.0, 1 - group["done"] / group["steps"])
         group["done"] += 1
         torch.optim.Adam.step(self)
-        if not self._widens or values is None or probes is None:
+        if not self._widens:
             return
         ahead, behind = values.chunk(2)
         half = ((ahead - behind) / 2).square().nanmean()

@@ -1,6 +1,6 @@
 """A Newton rule for many parameters: block by block of coordinates, with the curvature that probes give for free."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, final
 
@@ -109,25 +109,8 @@ class BlockNewton(StepRule):
             s["lengths"] = (torch.zeros_like(self.center) + step).maximum(self._least)
         return replace(estimator, step=s["lengths"], active=s["active"], curvature=True)
 
-    def step(  # type: ignore[override]
-        self,
-        closure: Callable[[], float] | None = None,
-        *,
-        estimate: Estimate | None = None,
-        probes: Probes | None = None,
-        values: Values | None = None,
-    ) -> None:
-        """Prepare the Newton step of the block, and a shorter one.
-
-        Raises:
-            ArgumentError: When there is no estimate: the rule needs more than ``.grad``.
-        """
-        if estimate is None:
-            raise ArgumentError(
-                "`step` must be given the estimate, found .grad alone. Use the rule in zo.minimize or zo.Descent; "
-                "torch.optim.Adam steps from .grad.",
-                argument="estimate",
-            )
+    def take(self, estimate: Estimate, probes: Probes, values: Values) -> None:
+        """Prepare the Newton step of the block, and a shorter one."""
         if estimate.value is None or estimate.curvature is None:
             return  # the centre was lost: the next block tries again
         s, furthest = self._now, self.param_groups[0]["furthest"]

@@ -1,6 +1,6 @@
 """A quasi-Newton step rule whose metric also says where to look next."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, final
 
@@ -141,25 +141,12 @@ class QuasiNewton(StepRule):
         trials: Points | None = self._now["trials"]
         return trials
 
-    def step(  # type: ignore[override]
-        self,
-        closure: Callable[[], float] | None = None,
-        *,
-        estimate: Estimate | None = None,
-        probes: Probes | None = None,
-        values: Values | None = None,
-    ) -> None:
+    def take(self, estimate: Estimate, probes: Probes, values: Values) -> None:
         """Learn the curvature and prepare trial steps; where every probe was equal, look further away.
 
         Raises:
-            ArgumentError: When there is no estimate, for the rule needs more than ``.grad``; or it tells no value.
+            ArgumentError: When the estimate tells no value at the centre.
         """
-        if estimate is None or probes is None or values is None:
-            raise ArgumentError(
-                "`step` must be given the estimate, its probes and their values, found .grad alone. Use the rule in "
-                "zo.minimize or zo.Descent; torch.optim.Adam steps from .grad.",
-                argument="estimate",
-            )
         s = self._now
         if probes.quantity != "value" or (estimate.value is None and s["value"] is None):
             raise ArgumentError(

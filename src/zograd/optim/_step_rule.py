@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from zograd._errors import ArgumentError
 from zograd._parameters import Parameters
 from zograd._probes import Probes
 from zograd._typing import Points, Values, Vector
@@ -44,15 +44,29 @@ class StepRule(torch.optim.Optimizer, ABC):
     def settle(self, values: Values) -> None:
         """Move the centre, knowing the values at the trial steps, shape (k,), NaN where lost."""
 
-    @abstractmethod
-    def step(
+    def step(  # type: ignore[override]
         self,
         closure: Callable[[], float] | None = None,
         *,
         estimate: Estimate | None = None,
         probes: Probes | None = None,
         values: Values | None = None,
-    ) -> Any:
+    ) -> None:
+        """Torch's name for `take`.
+
+        Raises:
+            ArgumentError: When there is no estimate: a rule needs more than ``.grad``.
+        """
+        if estimate is None or probes is None or values is None:
+            raise ArgumentError(
+                "`step` must be given the estimate, its probes and their values, found .grad alone. Use the rule in "
+                "zo.minimize or zo.Descent; torch.optim.Adam steps from .grad.",
+                argument="estimate",
+            )
+        self.take(estimate, probes, values)
+
+    @abstractmethod
+    def take(self, estimate: Estimate, probes: Probes, values: Values) -> None:
         """Take a gradient, with the probes and values that it came from: move the centre, or prepare trial steps."""
 
 
