@@ -30,7 +30,7 @@ class InProcess(Evaluator):
     that a batch of centres costs a batched program one call. A black box with a ``probe`` of its own gets the
     `Probes` as they are instead, ``rows_per_call`` rows at a time.
 
-    Cost: about 15 microseconds a row on top of a pointwise function, see ``benchmarks/overhead.py``.
+    Cost: ``benchmarks/overhead.py`` measures what a row costs on top of the function itself.
     """
 
     def stream(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
