@@ -2,6 +2,7 @@
 
 import functools
 import math
+import time
 
 import pytest
 import torch
@@ -119,6 +120,12 @@ def test_time_stops_between_two_evaluations():
     steps = list(run)
     assert run.stopped == "time"
     assert steps
+    slow = zo.Run(
+        descent(), zo.pointwise(lambda x: [time.sleep(0.06), float(x.sum())][1]), evaluations=60, max_time=0.1
+    )
+    assert list(slow) == []
+    assert 0 < slow.evaluations < 6
+    assert (slow.stopped, slow.strategy.best_value) == ("time", 0.01)  # the first rows are one coordinate further
     spent = zo.Run(descent(), zo.batched(sphere), evaluations=60, max_time=1e-9)
     assert (list(spent), spent.stopped, spent.evaluations) == ([], "time", 0)
 
