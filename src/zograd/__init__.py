@@ -14,6 +14,7 @@ from zograd._errors import (
 from zograd._minimize import minimize
 from zograd._parameters import Parameters
 from zograd._probes import Coordinates, Dense, Probes, Seeded
+from zograd._record import Record, read_run
 from zograd._result import Result
 from zograd._run import Run
 from zograd.blackbox import BlackBox, batched, pointwise, torch_function
@@ -48,6 +49,7 @@ __all__ = [
     "Parameters",
     "Probes",
     "RandomGradient",
+    "Record",
     "Result",
     "Run",
     "RunError",
@@ -62,6 +64,7 @@ __all__ = [
     "minimize",
     "optim",
     "pointwise",
+    "read_run",
     "torch_function",
     "value",
 ]
