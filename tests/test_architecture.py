@@ -51,6 +51,7 @@ PUBLIC = [
     "MissingExtraError",
     "Parameters",
     "Probes",
+    "Program",
     "RandomGradient",
     "Record",
     "Result",

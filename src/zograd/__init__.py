@@ -17,7 +17,7 @@ from zograd._probes import Coordinates, Dense, Probes, Seeded
 from zograd._record import Record, read_run
 from zograd._result import Result
 from zograd._run import Run
-from zograd.blackbox import BlackBox, batched, pointwise, torch_function
+from zograd.blackbox import BlackBox, Program, batched, pointwise, torch_function
 from zograd.estimators import (
     CoordinateGradient,
     Estimate,
@@ -48,6 +48,7 @@ __all__ = [
     "MissingExtraError",
     "Parameters",
     "Probes",
+    "Program",
     "RandomGradient",
     "Record",
     "Result",

@@ -91,9 +91,9 @@ def _attempt(evaluate: Callable[[Any], Tensor], asked: Probes | Points, parts: l
         for (call, rows), piece in zip(parts, pieces, strict=True):
             yield Finished(call, rows, "ok", share * len(rows), piece)
         return
-    invalid = isinstance(error, EvaluationError)
-    message = str(error) if invalid else f"{type(error).__name__}: {error}"
-    status: Status = "invalid" if invalid else "failed"
+    known = isinstance(error, EvaluationError)
+    message = str(error) if known else f"{type(error).__name__}: {error}"
+    status: Status = error.status if isinstance(error, EvaluationError) else "failed"
     for call, rows in parts:
         yield Finished(call, rows, status, share * len(rows), error=message, exception=error)
 
