@@ -41,7 +41,9 @@ def configuration_of(strategy: Strategy, policy: FailurePolicy, given: Mapping[s
     for part in ("estimator", "optimizer", "scheduler"):
         if part not in parts:
             parts[part] = described(getattr(strategy, part, None))
-    parts["start"] = described(strategy.state_dict())
+    # As one digest, for what a person can read is above; a configuration of one page survives more.
+    start = json.dumps(described(strategy.state_dict()), sort_keys=True)
+    parts["start"] = f"digest {blake2b(start.encode(), digest_size=16).hexdigest()}"
     read_back: dict[str, Any] = json.loads(json.dumps(parts))
     return read_back
 

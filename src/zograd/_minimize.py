@@ -16,7 +16,7 @@ from zograd._run import Run
 from zograd._terminate import Terminated, terminable
 from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
 from zograd.estimators import GradientEstimator
-from zograd.evaluate import NAME, FailurePolicy, failure_policy
+from zograd.evaluate import NAME, FailurePolicy, Journal, failure_policy
 from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Step
 
 ENDINGS = {
@@ -114,7 +114,7 @@ def minimize(
         blackbox = blackbox.over(parameters)
     is_there = run is not None and (Path(run) / NAME).exists()
     # What was chosen when the run began stays, also where the budget has been raised since.
-    planned = read_run(run).configuration["evaluations"] if run is not None and is_there else evaluations
+    planned = _planned(run) if run is not None and is_there else evaluations
     chooser = Chooser(parameters, planned, seed)
     strategy = chooser.strategy(estimator, optimizer, scheduler)
     options: dict[str, Any] = {
@@ -152,29 +152,40 @@ def minimize(
             seconds=going.seconds,
         )
 
-    with terminable(), going, tqdm(
-        total=evaluations, initial=going.evaluations, unit=" evaluations", leave=bool(progress),
-        delay=0 if progress else 2, disable=None if progress is None else not progress,
-    ) as bar:  # fmt: skip
-        try:
-            for step in going:
-                if run is None:
-                    history.append(step)
-                bar.update(step.evaluations - bar.n)
-                bar.set_postfix_str(f"best {step.best_value:.6g}", refresh=False)
-                if callback is not None and _says_stop(callback, result("budget")):
-                    going.close("callback")
-                    return result("callback")
-        except Terminated:
-            going.close("terminated")
-            return result("terminated")
-        except KeyboardInterrupt:
-            going.close("interrupted")
-            return result("interrupted")
-        except (EvaluationError, RunError) as error:
-            error.result = result(str(error))
-            raise
+    try:
+        with terminable(), going, tqdm(
+            total=evaluations, initial=going.evaluations, unit=" evaluations", leave=bool(progress),
+            delay=0 if progress else 2, disable=None if progress is None else not progress,
+        ) as bar:  # fmt: skip
+            try:
+                for step in going:
+                    if run is None:
+                        history.append(step)
+                    bar.update(step.evaluations - bar.n)
+                    bar.set_postfix_str(f"best {step.best_value:.6g}", refresh=False)
+                    if callback is not None and _says_stop(callback, result("budget")):
+                        going.close("callback")
+                        return result("callback")
+            except Terminated:
+                going.close("terminated")
+                return result("terminated")
+            except KeyboardInterrupt:
+                going.close("interrupted")
+                return result("interrupted")
+    except (EvaluationError, RunError) as error:
+        error.result = result(str(error))
+        raise
     return result(going.stopped)
+
+
+def _planned(directory: str | os.PathLike[str]) -> int:
+    """The budget that a run began with."""
+    try:
+        record = read_run(directory)
+    except RunError:  # a writer can save what is left of a damaged file
+        Journal(Path(directory)).close()
+        record = read_run(directory)
+    return int(record.configuration["evaluations"])
 
 
 def _where(directory: str | os.PathLike[str] | None, run: Run) -> str:

@@ -1,5 +1,6 @@
 """A run: a strategy, a black box and an evaluator, step by step until a reason to stop; with a file, across crashes."""
 
+import contextlib
 import os
 import time
 import weakref
@@ -244,7 +245,7 @@ class Run(Iterator[Step]):
 
     @property
     def record(self) -> Record:
-        """The run's file, for reading: history, and tables for other tools.
+        """The run's file, for reading: history, and tables for other tools; what a full disk did not take is not in it.
 
         Raises:
             RunError: When the run has none.
@@ -252,7 +253,8 @@ class Run(Iterator[Step]):
         if self._journal is None:
             raise RunError("a run must have a file for this, found one in memory. Make it with zograd.Run.create.")
         if not self._journal.closed:
-            self._journal.flush()
+            with contextlib.suppress(RunError):
+                self._journal.flush()
         return Record(self._journal.path.parent)
 
     def close(self, stopped: str = "closed") -> None:
@@ -274,7 +276,8 @@ class Run(Iterator[Step]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close("failed" if isinstance(error, EvaluationError) else "closed")
+        with contextlib.nullcontext() if error is None else contextlib.suppress(RunError):
+            self.close("failed" if isinstance(error, EvaluationError) else "closed")
 
     def __next__(self) -> Step:
         """Ask, evaluate, tell.

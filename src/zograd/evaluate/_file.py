@@ -17,7 +17,7 @@ APPLICATION = 0x7A6F6772  # "zogr"
 VERSION = 1
 
 TABLES = {
-    "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "evaluations": (
         "CREATE TABLE evaluations (call INTEGER NOT NULL, row INTEGER NOT NULL, digest BLOB NOT NULL, value, "
         "seconds REAL NOT NULL, status TEXT NOT NULL, error TEXT, PRIMARY KEY (call, row)) WITHOUT ROWID"
@@ -85,8 +85,14 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = _connected(path)
     try:
         with reported(path, "reading"):
-            identify(connection, path)
-            damaged = _damage(connection)
+            try:
+                identify(connection, path)
+                damaged = _damage(connection)
+            except sqlite3.DatabaseError as error:
+                damaged = str(error)
+                # Without it SQLite reads nothing at all of a file that is shorter than its header says.
+                connection.execute("PRAGMA writable_schema = ON")
+                identify(connection, path)
         if damaged:
             connection = _salvaged(connection, path, damaged)
         with reported(path, "writing"):
@@ -195,10 +201,10 @@ def _salvaged(damaged: sqlite3.Connection, path: Path, why: str) -> sqlite3.Conn
     with reported(path, f"saving what is left ({why})"), contextlib.closing(_connected(new)) as fresh:
         fresh.execute("BEGIN")
         _lay_out(fresh)
-        fresh.executemany("INSERT INTO meta VALUES (?, ?)", damaged.execute("SELECT * FROM meta"))
+        fresh.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", damaged.execute("SELECT * FROM meta"))
         for order in ("ASC", "DESC"):
             fresh.executemany("INSERT OR IGNORE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?)", _rows(damaged, order))
-        fresh.execute("INSERT INTO meta VALUES ('salvaged', ?)", (why,))
+        fresh.execute("INSERT OR REPLACE INTO meta VALUES ('salvaged', ?)", (why,))
         fresh.execute("COMMIT")
     with contextlib.suppress(sqlite3.Error):
         damaged.close()
