@@ -50,6 +50,7 @@ PUBLIC = [
     "GradientEstimator",
     "MissingExtraError",
     "Parameters",
+    "Pool",
     "Probes",
     "Program",
     "RandomGradient",

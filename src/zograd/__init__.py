@@ -27,7 +27,7 @@ from zograd.estimators import (
     RandomGradient,
     SmoothedGradient,
 )
-from zograd.evaluate import value
+from zograd.evaluate import Pool, value
 from zograd.strategies import Descent, Step, Strategy
 
 __version__ = "0.1.0"
@@ -47,6 +47,7 @@ __all__ = [
     "GradientEstimator",
     "MissingExtraError",
     "Parameters",
+    "Pool",
     "Probes",
     "Program",
     "RandomGradient",

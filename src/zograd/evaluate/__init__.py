@@ -7,6 +7,7 @@ from zograd.evaluate._file import NAME, connect_to_read, reported
 from zograd.evaluate._inprocess import InProcess
 from zograd.evaluate._journal import Journal
 from zograd.evaluate._journaled import Journaled
+from zograd.evaluate._pool import Pool
 from zograd.evaluate._records import Evaluation, evaluation, loaded, parsed, read, unpacked
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "InProcess",
     "Journal",
     "Journaled",
+    "Pool",
     "Status",
     "Tally",
     "connect_to_read",
