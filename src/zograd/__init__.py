@@ -14,9 +14,10 @@ from zograd._errors import (
 from zograd._minimize import minimize
 from zograd._parameters import Parameters
 from zograd._probes import Coordinates, Dense, Probes, Seeded
+from zograd._record import Record, read_run
 from zograd._result import Result
 from zograd._run import Run
-from zograd.blackbox import BlackBox, batched, pointwise, torch_function
+from zograd.blackbox import BlackBox, Program, batched, pointwise, torch_function
 from zograd.estimators import (
     CoordinateGradient,
     Estimate,
@@ -26,7 +27,7 @@ from zograd.estimators import (
     RandomGradient,
     SmoothedGradient,
 )
-from zograd.evaluate import value
+from zograd.evaluate import Pool, value
 from zograd.strategies import Descent, Step, Strategy
 
 __version__ = "0.1.0"
@@ -46,8 +47,11 @@ __all__ = [
     "GradientEstimator",
     "MissingExtraError",
     "Parameters",
+    "Pool",
     "Probes",
+    "Program",
     "RandomGradient",
+    "Record",
     "Result",
     "Run",
     "RunError",
@@ -62,6 +66,7 @@ __all__ = [
     "minimize",
     "optim",
     "pointwise",
+    "read_run",
     "torch_function",
     "value",
 ]

@@ -12,7 +12,7 @@
 Every error carries its data as attributes, and its message says what must hold, what was found, and what to do.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 
 class ZogradError(Exception):
@@ -38,13 +38,19 @@ class EvaluationError(ZogradError, RuntimeError):
 
     Attributes:
         result: The best so far, where the error ends an optimisation (else ``None``); nothing paid for is lost.
-        status: How the evaluation ended: ``"failed"`` or ``"invalid"``.
+        status: How the evaluation ended: ``"failed"``, ``"timeout"``, ``"crashed"`` or ``"invalid"``.
         call: The number of the wave that it belonged to.
         row: Its row in that wave.
     """
 
     def __init__(
-        self, message: str, *, status: str = "failed", call: int = 0, row: int = 0, result: Any = None
+        self,
+        message: str,
+        *,
+        status: Literal["failed", "timeout", "crashed", "invalid"] = "failed",
+        call: int = 0,
+        row: int = 0,
+        result: Any = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -58,7 +64,21 @@ class GradientError(ZogradError, RuntimeError):
 
 
 class RunError(ZogradError, RuntimeError):
-    """A run's file does not match its configuration, is locked by another writer, or is damaged."""
+    """A run's file does not match its configuration, is locked by another writer, cannot be written, or is damaged.
+
+    Attributes:
+        path: The file or directory (``None`` where there is none).
+        differences: What differs from the recorded configuration, one line each.
+        result: The best so far, where the error ends an optimisation (else ``None``); nothing paid for is lost.
+    """
+
+    def __init__(
+        self, message: str, *, path: Any = None, differences: tuple[str, ...] = (), result: Any = None
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.differences = differences
+        self.result = result
 
 
 class MissingExtraError(ZogradError, ImportError):

@@ -1,18 +1,22 @@
 """`minimize`: SciPy's habits for programs that have no gradient."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from zograd._checks import require
-from zograd._errors import EvaluationError
+from zograd._errors import EvaluationError, RunError
 from zograd._parameters import Parameters
+from zograd._record import read_run
 from zograd._result import Result
 from zograd._run import Run
+from zograd._terminate import Terminated, terminable
 from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
 from zograd.estimators import GradientEstimator
-from zograd.evaluate import FailurePolicy, failure_policy
+from zograd.evaluate import NAME, FailurePolicy, Journal, failure_policy
 from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Step
 
 ENDINGS = {
@@ -21,6 +25,7 @@ ENDINGS = {
     "time": (2, "The time limit of {max_time} s is reached after {nfev} evaluations."),
     "callback": (3, "The callback asked to stop after {nfev} evaluations."),
     "interrupted": (-1, "Interrupted by the user after {nfev} evaluations; this is the best so far."),
+    "terminated": (-1, "Terminated by a signal after {nfev} evaluations; this is the best so far."),
 }
 
 
@@ -40,6 +45,7 @@ def minimize(
     target: float | None = None,
     callback: Callable[[Result], Any] | None = None,
     on_failure: str | FailurePolicy = "drop",
+    run: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Result:
@@ -69,6 +75,9 @@ def minimize(
             ``StopIteration`` stops.
         on_failure: What becomes of NaN, inf, an exception, or anything that is not one number: ``"drop"`` leaves
             it out, ``"raise"`` stops, ``zo.value(x)`` counts it as x.
+        run: A directory for a durable run: one file keeps every evaluation as it finishes. Where there is a run with
+            the same configuration already, it goes on, whatever ended it, and the result is that of a run that was
+            never interrupted; only ``evaluations``, ``max_time`` and ``target`` may be others. See `Run`.
         seed: Same seed, same program: same result, bit for bit.
         progress: ``True`` shows a progress line, ``False`` none; by default one appears on a terminal after two
             seconds.
@@ -80,6 +89,8 @@ def minimize(
         ArgumentError: When an argument is wrong: what must hold, what was found, what to do.
         EvaluationError: When every evaluation of a step was lost, or the first with ``on_failure="raise"``; its
             ``result`` holds the best so far.
+        RunError: When the run there has another configuration or another writer, or its file is damaged beyond
+            reading or cannot be written; its ``result`` holds the best so far.
 
     Example:
         >>> import zograd as zo
@@ -101,50 +112,90 @@ def minimize(
     policy = failure_policy(on_failure)
     if isinstance(blackbox, FunctionBox):
         blackbox = blackbox.over(parameters)
-    chooser = Chooser(parameters, evaluations, seed)
+    is_there = run is not None and (Path(run) / NAME).exists()
+    # What was chosen when the run began stays, also where the budget has been raised since.
+    planned = _planned(run) if run is not None and is_there else evaluations
+    chooser = Chooser(parameters, planned, seed)
     strategy = chooser.strategy(estimator, optimizer, scheduler)
-    run = Run(strategy, blackbox, evaluations=evaluations, max_time=max_time, target=target, policy=policy)
+    options: dict[str, Any] = {
+        "evaluations": evaluations, "max_time": max_time, "target": target, "policy": policy,
+    }  # fmt: skip
+    if run is None:
+        going = Run(strategy, blackbox, **options)
+    else:
+        settings = {"estimator": estimator, "optimizer": optimizer, "scheduler": scheduler, "seed": seed}
+        begin = Run.resume if is_there else Run.create
+        going = begin(run, strategy, blackbox, configuration=settings, **options)
+    where = _where(run, going)
     history: list[Step] = []
 
     def result(ending: str) -> Result:
         status, sentence = ENDINGS.get(ending, (-2, ending))
         words = [
-            sentence.format(budget=evaluations, nfev=run.evaluations, target=target, max_time=max_time),
+            sentence.format(budget=evaluations, nfev=going.evaluations, target=target, max_time=max_time),
             chooser.said,
+            where,
         ]
-        if run.tally.total:
-            words.append(f"{run.tally.total} evaluations were lost ({run.tally}).")
+        if going.tally.total:
+            words.append(f"{going.tally.total} evaluations were lost ({going.tally}).")
         point, value = strategy.answer
         return Result(
             x=parameters.decode(point),
             fun=value,
-            nfev=run.evaluations,
-            nit=len(history),
+            nfev=going.evaluations,
+            nit=going.steps,
             success=status >= 0,
             status=status,
             message=" ".join(filter(None, words)),
-            history=history,
-            lost=run.tally.total,
-            seconds=run.seconds,
+            history=history if run is None else going.record.history,
+            lost=going.tally.total,
+            seconds=going.seconds,
         )
 
-    with tqdm(
-        total=evaluations, unit=" evaluations", leave=bool(progress), delay=0 if progress else 2,
-        disable=None if progress is None else not progress,
-    ) as bar:  # fmt: skip
-        try:
-            for step in run:
-                history.append(step)
-                bar.update(step.evaluations - bar.n)
-                bar.set_postfix_str(f"best {step.best_value:.6g}", refresh=False)
-                if callback is not None and _says_stop(callback, result("budget")):
-                    return result("callback")
-        except KeyboardInterrupt:
-            return result("interrupted")
-        except EvaluationError as error:
-            error.result = result(str(error))
-            raise
-    return result(run.stopped)
+    try:
+        with terminable(), going, tqdm(
+            total=evaluations, initial=going.evaluations, unit=" evaluations", leave=bool(progress),
+            delay=0 if progress else 2, disable=None if progress is None else not progress,
+        ) as bar:  # fmt: skip
+            try:
+                for step in going:
+                    if run is None:
+                        history.append(step)
+                    bar.update(step.evaluations - bar.n)
+                    bar.set_postfix_str(f"best {step.best_value:.6g}", refresh=False)
+                    if callback is not None and _says_stop(callback, result("budget")):
+                        going.close("callback")
+                        return result("callback")
+            except Terminated:
+                going.close("terminated")
+                return result("terminated")
+            except KeyboardInterrupt:
+                going.close("interrupted")
+                return result("interrupted")
+    except (EvaluationError, RunError) as error:
+        error.result = result(str(error))
+        raise
+    return result(going.stopped)
+
+
+def _planned(directory: str | os.PathLike[str]) -> int:
+    """The budget that a run began with."""
+    try:
+        record = read_run(directory)
+    except RunError:  # a writer can save what is left of a damaged file
+        Journal(Path(directory)).close()
+        record = read_run(directory)
+    return int(record.configuration["evaluations"])
+
+
+def _where(directory: str | os.PathLike[str] | None, run: Run) -> str:
+    """Where the run is kept, and what of it was there already."""
+    if directory is None:
+        return ""
+    if not run.resumed:
+        return f"Recorded in {os.fspath(directory)}."
+    salvaged = f" Its file was damaged ({run.salvaged}); what could be read was saved." if run.salvaged else ""
+    return f"Resumed {os.fspath(directory)} at step {run.steps}, {run.evaluations} evaluations.{salvaged}"
 
 
 def _says_stop(callback: Callable[[Result], Any], so_far: Result) -> bool:

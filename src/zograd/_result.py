@@ -1,5 +1,6 @@
 """What an optimisation returns, under SciPy's names."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, final
 
@@ -20,9 +21,9 @@ class Result:
         nit: Steps made.
         success: Whether it ended as asked: budget, target, time or callback; ``False`` after Ctrl-C.
         status: 0 the budget is spent, 1 the target is reached, 2 time is up, 3 the callback said stop,
-            -1 interrupted.
+            -1 interrupted or terminated.
         message: How it ended, which method was used, and what was lost, in words.
-        history: Every `Step`.
+        history: Every `Step`; of a durable run they are read from its file when they are asked for.
         lost: Evaluations that failed or returned nothing usable.
         seconds: Wall time.
     """
@@ -34,7 +35,7 @@ class Result:
     success: bool
     status: int
     message: str
-    history: list[Step] = field(default_factory=list, repr=False)
+    history: Sequence[Step] = field(default_factory=list, repr=False)
     lost: int = 0
     seconds: float = 0.0
 

@@ -13,6 +13,7 @@ from zograd.blackbox._functions import (
 )
 from zograd.blackbox._module import ModuleLoss, ModuleState
 from zograd.blackbox._outputs import Outputs
+from zograd.blackbox._program import Program
 
 __all__ = [
     "Batched",
@@ -22,6 +23,7 @@ __all__ = [
     "ModuleState",
     "Outputs",
     "Pointwise",
+    "Program",
     "TorchFunction",
     "as_blackbox",
     "batched",

@@ -39,7 +39,15 @@ class Finished:
 
 
 class Evaluator(ABC):
-    """Gets probes evaluated. Knows nothing of gradients."""
+    """Gets probes evaluated. Knows nothing of gradients.
+
+    Attributes:
+        places: For each `Probes` of the next wave, the number of its call in the run and its first row there; empty
+            outside a run. What is derived from a place, such as a seed, is the same whoever evaluates the row and
+            when: a resumed run asks only for the rows that are missing.
+    """
+
+    places: tuple[tuple[int, int], ...] = ()
 
     @abstractmethod
     def stream(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:

@@ -159,7 +159,7 @@ def _attempt(evaluate: Callable[[Any], Tensor], asked: Probes | Points, parts: l
 def _ending(error: Exception | None) -> tuple[Status, str]:
     """How an evaluation that raised has ended, and in words."""
     if isinstance(error, EvaluationError):
-        return "invalid", str(error)
+        return error.status, str(error)
     return "failed", f"{type(error).__name__}: {error}"
 
 
