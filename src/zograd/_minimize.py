@@ -1,7 +1,9 @@
 """`minimize`: SciPy's habits for programs that have no gradient."""
 
+import contextlib
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from zograd._run import Run
 from zograd._terminate import Terminated, terminable
 from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
 from zograd.estimators import GradientEstimator
-from zograd.evaluate import NAME, FailurePolicy, Journal, failure_policy
+from zograd.evaluate import NAME, FailurePolicy, Journal, Pool, failure_policy
 from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Step
 
 ENDINGS = {
@@ -45,6 +47,9 @@ def minimize(
     target: float | None = None,
     callback: Callable[[Result], Any] | None = None,
     on_failure: str | FailurePolicy = "drop",
+    workers: int | None = None,
+    timeout: float | None = None,
+    executor: Executor | None = None,
     run: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool | None = None,
@@ -75,6 +80,10 @@ def minimize(
             ``StopIteration`` stops.
         on_failure: What becomes of NaN, inf, an exception, or anything that is not one number: ``"drop"`` leaves
             it out, ``"raise"`` stops, ``zo.value(x)`` counts it as x.
+        workers: How many evaluations run at a time, each in a process of its own that may hang or crash (`Pool`);
+            threads for a `Program`. Any number gives the same result. In this process by default.
+        timeout: Seconds an evaluation may take; it is then ended with all that it started, and lost.
+        executor: Any ``concurrent.futures.Executor`` for the evaluations, such as Dask's or loky's.
         run: A directory for a durable run: one file keeps every evaluation as it finishes. Where there is a run with
             the same configuration already, it goes on, whatever ended it, and the result is that of a run that was
             never interrupted; only ``evaluations``, ``max_time`` and ``target`` may be others. See `Run`.
@@ -117,8 +126,11 @@ def minimize(
     planned = _planned(run) if run is not None and is_there else evaluations
     chooser = Chooser(parameters, planned, seed)
     strategy = chooser.strategy(estimator, optimizer, scheduler)
+    pool = None
+    if workers is not None or timeout is not None or executor is not None:
+        pool = Pool(workers, timeout=timeout, executor=executor, seed=seed)
     options: dict[str, Any] = {
-        "evaluations": evaluations, "max_time": max_time, "target": target, "policy": policy,
+        "evaluations": evaluations, "max_time": max_time, "target": target, "policy": policy, "evaluator": pool,
     }  # fmt: skip
     if run is None:
         going = Run(strategy, blackbox, **options)
@@ -153,7 +165,7 @@ def minimize(
         )
 
     try:
-        with terminable(), going, tqdm(
+        with terminable(), going, pool or contextlib.nullcontext(), tqdm(
             total=evaluations, initial=going.evaluations, unit=" evaluations", leave=bool(progress),
             delay=0 if progress else 2, disable=None if progress is None else not progress,
         ) as bar:  # fmt: skip
