@@ -23,10 +23,10 @@ from zograd.evaluate._evaluator import Evaluator, Finished, Status
 from zograd.evaluate._pool_backend import Backend, Box, Lost, Task
 from zograd.evaluate._pool_worker import Answered, Outcome
 
-CHUNK_SECONDS = 0.02
+CHUNK_SECONDS = 0.05
 """What a task should cost: long against what it costs to hand it out, short against what is lost with it."""
 
-IDLE_SECONDS = 0.05
+IDLE_SECONDS = 0.1
 """How often a worker without work looks for some that another could give up."""
 
 LONGEST_WAIT = 60.0
@@ -48,7 +48,7 @@ class Pool(Evaluator):
     and a run that was resumed, give the same values bit for bit. A program of many points gets ``batch`` rows at a
     time whatever the number of workers. `zograd.Program` has the seed as ``{seed}`` and ``ZOGRAD_SEED``.
 
-    **Cost**: about 0.2 ms a task; cheap rows travel together, as many as take 20 ms by what the last ones took. The
+    **Cost**: about 0.2 ms a task; cheap rows travel together, as many as take 50 ms by what the last ones took. The
     first task starts the workers, some seconds once in a process. Workers have one torch thread each.
 
     **When**: a row costs a millisecond or more, or may hang or crash. Else `InProcess` is quicker.
