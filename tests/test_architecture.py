@@ -70,6 +70,7 @@ PUBLIC = [
     "optim",
     "pointwise",
     "read_run",
+    "retry",
     "torch_function",
     "value",
 ]

@@ -27,7 +27,7 @@ from zograd.estimators import (
     RandomGradient,
     SmoothedGradient,
 )
-from zograd.evaluate import Pool, value
+from zograd.evaluate import Pool, retry, value
 from zograd.strategies import Descent, Step, Strategy
 
 __version__ = "0.1.0"
@@ -67,6 +67,7 @@ __all__ = [
     "optim",
     "pointwise",
     "read_run",
+    "retry",
     "torch_function",
     "value",
 ]

@@ -18,7 +18,7 @@ from zograd._run import Run
 from zograd._terminate import Terminated, terminable
 from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
 from zograd.estimators import GradientEstimator
-from zograd.evaluate import NAME, FailurePolicy, Journal, Pool, failure_policy
+from zograd.evaluate import NAME, FailurePolicy, Journal, Pool, evaluator_for, failure_policy
 from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Step
 
 ENDINGS = {
@@ -126,11 +126,10 @@ def minimize(
     planned = _planned(run) if run is not None and is_there else evaluations
     chooser = Chooser(parameters, planned, seed)
     strategy = chooser.strategy(estimator, optimizer, scheduler)
-    pool = None
-    if workers is not None or timeout is not None or executor is not None:
-        pool = Pool(workers, timeout=timeout, executor=executor, seed=seed)
+    evaluator = evaluator_for(policy, workers=workers, timeout=timeout, executor=executor, seed=seed)
+    pool = evaluator if isinstance(evaluator, Pool) else contextlib.nullcontext()
     options: dict[str, Any] = {
-        "evaluations": evaluations, "max_time": max_time, "target": target, "policy": policy, "evaluator": pool,
+        "evaluations": evaluations, "max_time": max_time, "target": target, "policy": policy, "evaluator": evaluator,
     }  # fmt: skip
     if run is None:
         going = Run(strategy, blackbox, **options)
@@ -165,7 +164,7 @@ def minimize(
         )
 
     try:
-        with terminable(), going, pool or contextlib.nullcontext(), tqdm(
+        with terminable(), going, pool, tqdm(
             total=evaluations, initial=going.evaluations, unit=" evaluations", leave=bool(progress),
             delay=0 if progress else 2, disable=None if progress is None else not progress,
         ) as bar:  # fmt: skip

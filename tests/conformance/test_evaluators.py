@@ -37,10 +37,16 @@ def gradient(estimator, evaluator, blackbox):
     return estimator.gradient(probes, values).gradient
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Evaluator]:
+    with zo.Pool(workers=2) as workers:
+        yield workers
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
-def test_every_evaluator_and_kind_of_black_box_gives_the_same_gradient(estimator):
+def test_every_evaluator_and_kind_of_black_box_gives_the_same_gradient(estimator, pool):
     boxes = [batched(torch.vmap(function)), pointwise(function), torch_function(function)]
-    found = [gradient(estimator, e, box) for e in (InProcess(), Backwards()) for box in boxes]
+    found = [gradient(estimator, e, box) for e in (InProcess(), Backwards(), pool) for box in boxes]
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=1e-7, atol=1e-7)
 

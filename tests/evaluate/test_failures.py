@@ -1,12 +1,13 @@
 """What becomes of lost evaluations."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 import zograd as zo
-from zograd.evaluate import FailurePolicy, Finished, Tally, failure_policy, last_words
+from zograd.evaluate import FailurePolicy, Finished, InProcess, Tally, evaluator_for, failure_policy, last_words
 
 
 def test_policies_by_name() -> None:
@@ -41,3 +42,24 @@ def test_a_tally_counts_rows_by_how_they_ended() -> None:
     assert str(tally) == "3 failed, 2 invalid"
     assert tally.total == 5
     assert last_words(tally) == " The last one: it returned NaN or inf."
+
+
+def test_a_retry_is_any_policy_with_attempts() -> None:
+    assert zo.retry(3) == FailurePolicy(retries=3)
+    assert zo.retry(2, wait=0.5, then="raise") == FailurePolicy(stop=True, retries=2, wait=0.5)
+    assert failure_policy(zo.retry(1, then=zo.value(4.0))) == FailurePolicy(fill=4.0, retries=1)
+    with pytest.raises(zo.ArgumentError, match="`times` must be"):
+        zo.retry(0)
+    with pytest.raises(zo.ArgumentError, match="`wait` must be"):
+        zo.retry(1, wait=0.0)
+
+
+def test_who_evaluates_follows_from_what_was_said() -> None:
+    assert isinstance(evaluator_for(FailurePolicy()), InProcess)
+    assert evaluator_for(zo.retry(3, wait=0.5)).retries == 3
+    with ThreadPoolExecutor(1) as executor:
+        for said in ({"workers": 2}, {"timeout": 1.0}, {"executor": executor}):
+            pool = evaluator_for(zo.retry(2, wait=0.5), seed=4, **said)
+            assert isinstance(pool, zo.Pool)
+            assert (pool.retries, pool.pause, pool.seed, pool.timeout) == (2, 0.5, 4, said.get("timeout"))
+            assert pool.workers == said.get("workers", 1 if "timeout" in said else None)

@@ -1,5 +1,7 @@
 """Evaluation here and now."""
 
+import math
+
 import pytest
 import torch
 
@@ -164,3 +166,18 @@ def test_a_box_must_return_a_tensor() -> None:
 def test_nothing_to_do(box) -> None:
     assert list(InProcess().stream(box, [])) == []
     assert list(InProcess().stream(box, wave_of(0))) == []
+
+
+def test_a_lost_call_is_tried_again() -> None:
+    seen: list[float] = []
+
+    def fickle(x: torch.Tensor) -> float:
+        seen.append(float(x[0]))
+        return [math.nan, 0.0][seen.count(1.0) - 1] if x[0] == 1 else 2.0
+
+    wave = [zo.Probes(torch.zeros(1), zo.Dense(torch.tensor([[0.0], [1.0]])))]
+    pieces = list(InProcess(retries=2, wait=0.001).stream(zo.pointwise(fickle), wave))
+    assert [piece.values.tolist() for piece in pieces] == [[2.0], [0.0]]
+    assert seen == [0.0, 1.0, 1.0]
+    (piece,) = InProcess(retries=2, wait=0.001).stream(zo.pointwise(lambda x: 1 / 0), [wave[0][:1]])
+    assert piece.error == "ZeroDivisionError: division by zero It was tried 3 times."

@@ -148,6 +148,15 @@ def test_one_worker_and_three_give_the_same_values_bit_for_bit() -> None:
     assert len(torch.unique(found[0][0][:, 1])) == 9
 
 
+def test_a_row_has_the_seed_of_its_place_in_a_run(pool) -> None:
+    box = zo.pointwise(noisy)
+    pool.places = ((7, 0),)
+    (whole,) = evaluate(pool, box, wave_of(6), failure_policy("raise"))
+    pool.places = ((7, 4), (7, 0))
+    last, first = evaluate(pool, box, [wave_of(6)[0][4:], wave_of(6)[0][:2]], failure_policy("raise"))
+    assert torch.equal(torch.cat([first, whole[2:4], last]), whole)
+
+
 def test_a_lost_row_is_tried_again_with_the_same_seed(tmp_path) -> None:
     def once(x: torch.Tensor) -> list[float]:
         mark = Path(tmp_path) / str(int(x[0]))
@@ -211,6 +220,16 @@ def test_structures_and_parameters_come_back(pool) -> None:
     assert box.outputs is not None
     assert box.outputs.unpack(values)["sum"].tolist() == [4.0, 4.0]
     assert float(zo.differentiable(lambda x: {"y": float(x[0])}, evaluator=pool)(torch.ones(1, 1))["y"]) == 1.0
+
+
+def test_another_structure_than_in_the_wave_before_is_invalid(pool) -> None:
+    held: dict[str, object] = {"value": 1.0}
+    box = zo.pointwise(lambda x: held["value"])
+    assert evaluate(pool, box, wave_of(2), failure_policy("raise"))[0].tolist() == [1.0, 1.0]
+    held["value"] = [1.0, 2.0]
+    pieces = list(pool.stream(box, wave_of(2)))
+    assert {piece.status for piece in pieces} == {"invalid"}
+    assert "must return one structure every time" in pieces[0].error
 
 
 def test_what_the_caller_changes_between_waves_is_seen(pool) -> None:

@@ -2,10 +2,10 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
-from zograd._checks import require
+from zograd._checks import count, positive, require
 from zograd._errors import ArgumentError
 from zograd.evaluate._evaluator import Finished
 
@@ -18,10 +18,14 @@ class FailurePolicy:
     Args:
         fill: The value that it is given: NaN leaves it out of the gradient, a number stands in for it.
         stop: Whether the first one stops the work with an `EvaluationError`.
+        retries: How often it is tried again before it counts as lost.
+        wait: Seconds before the first of these, twice as many before each next.
     """
 
     fill: float = math.nan
     stop: bool = False
+    retries: int = 0
+    wait: float = 0.1
 
 
 def value(number: float) -> FailurePolicy:
@@ -38,11 +42,34 @@ def value(number: float) -> FailurePolicy:
     return FailurePolicy(fill=float(number))
 
 
+def retry(times: int, *, wait: float = 0.1, then: str | FailurePolicy = "drop") -> FailurePolicy:
+    """A failure policy: try a lost evaluation again, up to ``times`` times, before it counts as lost.
+
+    For programs that fail now and then, such as for a licence or a full disk; one that always fails at a point is
+    paid for ``times`` times more. Attempts do not count as evaluations, and each has the same seed.
+
+    Args:
+        times: How often.
+        wait: Seconds before the first attempt, twice as many before each next, up to a minute.
+        then: What it counts as in the end.
+
+    Raises:
+        ArgumentError: When an argument is wrong.
+
+    Example:
+        >>> import zograd as zo
+        >>> zo.retry(3, then=zo.value(10.0))
+        FailurePolicy(fill=10.0, stop=False, retries=3, wait=0.1)
+    """
+    count("times", times, hint="How often a lost evaluation is tried again.")
+    return replace(failure_policy(then), retries=times, wait=positive("wait", wait, "In seconds."))
+
+
 def failure_policy(on_failure: str | FailurePolicy) -> FailurePolicy:
     """The policy that a user named.
 
     Raises:
-        ArgumentError: When it is none of ``"drop"``, ``"raise"`` and ``zo.value(x)``.
+        ArgumentError: When it is none of ``"drop"``, ``"raise"``, ``zo.value(x)`` and ``zo.retry(n)``.
     """
     if isinstance(on_failure, FailurePolicy):
         return on_failure

@@ -2,17 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from zograd._checks import count, positive
 from zograd._errors import ArgumentError, EvaluationError
 from zograd._probes import Probes
 from zograd._typing import Points, Vector
 from zograd.blackbox import BlackBox, TorchFunction
 from zograd.blackbox._blackbox import ROWS_AT_ONCE_BYTES
 from zograd.evaluate._evaluator import Evaluator, Finished, Status
+
+LONGEST_WAIT = 60.0
 
 ROWS_MATERIALISED_BYTES = 8 * 2**20
 REPORT_SECONDS = 1e-3
@@ -30,47 +34,86 @@ class InProcess(Evaluator):
     that a batch of centres costs a batched program one call. A black box with a ``probe`` of its own gets the
     `Probes` as they are instead, ``rows_per_call`` rows at a time.
 
+    Args:
+        retries: How often a call that is lost is tried again; in a batch, one that is lost as a whole.
+        wait: Seconds before the first of these, twice as many before each next.
+
     Cost: ``benchmarks/overhead.py`` measures what a row costs on top of the function itself.
     """
+
+    def __init__(self, retries: int = 0, wait: float = 0.1) -> None:
+        self.retries, self.pause = count("retries", retries, least=0), positive("wait", wait, "In seconds.")
 
     def stream(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
         """Evaluate, one `Finished` a call of the black box and `Probes` in it."""
         unstructured = type(blackbox).probe in (BlackBox.probe, TorchFunction.probe)
         if unstructured and all(wave.quantity == "value" for wave in probes):
             if blackbox.rows_per_call == 1:
-                yield from _row_by_row(blackbox, probes)
+                yield from self._row_by_row(blackbox, probes)
                 return
             for points, parts in _calls(probes, blackbox.rows_per_call):
-                yield from _attempt(blackbox, points, parts)
+                yield from self._tried(blackbox, points, parts)
             return
         for call, wave in enumerate(probes):
             size = blackbox.rows_per_call or max(1, len(wave))
             for start in range(0, len(wave), size):
                 piece = wave[start : start + size]
-                yield from _attempt(blackbox.probe, piece, [(call, range(start, start + len(piece)))])
+                yield from self._tried(blackbox.probe, piece, [(call, range(start, start + len(piece)))])
 
+    def _row_by_row(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
+        """One point after the other."""
+        for call, wave in enumerate(probes):
+            group = _Group(call)
+            for row, point in enumerate(_points(wave)):
+                started = time.perf_counter()
+                try:
+                    value = self._one(blackbox, point)
+                except ArgumentError:
+                    raise  # the caller's mistake, not the program's
+                except Exception as error:
+                    yield from group.report()
+                    status, words = _ending(error)
+                    words += f" It was tried {self.retries + 1} times." if self.retries else ""
+                    seconds = time.perf_counter() - started
+                    yield Finished(call, range(row, row + 1), status, seconds, error=words, exception=error)
+                except BaseException:
+                    yield from group.report()  # Ctrl-C: what was paid for is kept
+                    raise
+                else:
+                    yield from group.add(row, value, time.perf_counter() - started)
+            yield from group.report()
 
-def _row_by_row(blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
-    """One point after the other."""
-    for call, wave in enumerate(probes):
-        group = _Group(call)
-        for row, point in enumerate(_points(wave)):
-            started = time.perf_counter()
+    def _one(self, blackbox: BlackBox, point: Vector) -> Tensor:
+        """The value at one point; what is lost is tried again."""
+        for attempt in range(self.retries):
             try:
                 value = blackbox.one(point)
             except ArgumentError:
-                raise  # the caller's mistake, not the program's
-            except Exception as error:
-                yield from group.report()
-                status, words = _ending(error)
-                seconds = time.perf_counter() - started
-                yield Finished(call, range(row, row + 1), status, seconds, error=words, exception=error)
-            except BaseException:
-                yield from group.report()  # Ctrl-C: what was paid for is kept
                 raise
-            else:
-                yield from group.add(row, value, time.perf_counter() - started)
-        yield from group.report()
+            except Exception:
+                value = None
+            if value is not None and bool(value.isfinite().all()):
+                return value
+            time.sleep(min(LONGEST_WAIT, self.pause * 2**attempt))
+        return blackbox.one(point)
+
+    def _tried(
+        self, evaluate: Callable[[Any], Tensor], asked: Probes | Points, parts: list[Part]
+    ) -> Iterator[Finished]:
+        for attempt in range(self.retries):
+            pieces = list(_attempt(evaluate, asked, parts))
+            if not any(_is_lost(piece) for piece in pieces):
+                yield from pieces
+                return
+            time.sleep(min(LONGEST_WAIT, self.pause * 2**attempt))
+        for piece in _attempt(evaluate, asked, parts):
+            again = self.retries > 0 and _is_lost(piece)
+            yield replace(piece, error=f"{piece.error} It was tried {self.retries + 1} times.") if again else piece
+
+
+def _is_lost(piece: Finished) -> bool:
+    """Whether nothing of it came back."""
+    return piece.values is None or (len(piece.rows) == 1 and not bool(piece.values.isfinite().all()))
 
 
 def _points(wave: Probes) -> Iterator[Vector]:

@@ -23,10 +23,10 @@ from zograd.evaluate._evaluator import Evaluator, Finished, Status
 from zograd.evaluate._pool_backend import Backend, Box, Lost, Task
 from zograd.evaluate._pool_worker import Answered, Outcome
 
-CHUNK_SECONDS = 0.02
+CHUNK_SECONDS = 0.05
 """What a task should cost: long against what it costs to hand it out, short against what is lost with it."""
 
-IDLE_SECONDS = 0.05
+IDLE_SECONDS = 0.1
 """How often a worker without work looks for some that another could give up."""
 
 LONGEST_WAIT = 60.0
@@ -44,11 +44,11 @@ class Pool(Evaluator):
     again by others. Workers are replaced as needed.
 
     **Same result, whoever works**: rows of a program of one point are evaluated one by one, and before each Python's,
-    NumPy's and torch's global generators are seeded from (seed, wave, call, row), so that 1 worker and 16, quick and
-    slow, give the same values bit for bit. A program of many points gets ``batch`` rows at a time whatever the number
-    of workers. `zograd.Program` has the seed as ``{seed}`` and ``ZOGRAD_SEED``.
+    NumPy's and torch's global generators are seeded from (seed, call, row), so that 1 worker and 16, quick and slow,
+    and a run that was resumed, give the same values bit for bit. A program of many points gets ``batch`` rows at a
+    time whatever the number of workers. `zograd.Program` has the seed as ``{seed}`` and ``ZOGRAD_SEED``.
 
-    **Cost**: about 0.2 ms a task; cheap rows travel together, as many as take 20 ms by what the last ones took. The
+    **Cost**: about 0.2 ms a task; cheap rows travel together, as many as take 50 ms by what the last ones took. The
     first task starts the workers, some seconds once in a process. Workers have one torch thread each.
 
     **When**: a row costs a millisecond or more, or may hang or crash. Else `InProcess` is quicker.
@@ -68,7 +68,7 @@ class Pool(Evaluator):
         seed: Of the rows' seeds.
 
     Attributes:
-        wave: The number of waves so far, from which the rows' seeds come; set it to resume.
+        calls: The number of `Probes` evaluated so far outside a run, whose calls are numbered by it.
 
     Raises:
         ArgumentError: When an argument is wrong, or the black box cannot be pickled.
@@ -109,9 +109,8 @@ class Pool(Evaluator):
         self.recycle_after = None if recycle_after is None else count("recycle_after", recycle_after)
         self.batch = count("batch", batch)
         self.seed = count("seed", seed, least=0)
-        self.wave = 0
+        self.calls = 0
         self._backends: dict[str, Backend] = {}
-        self._costs: dict[str, float] = {}
 
     def stream(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
         """Evaluate; rows come back as they finish. Closing the iterator kills what still runs.
@@ -119,13 +118,16 @@ class Pool(Evaluator):
         Raises:
             ArgumentError: When the black box cannot be pickled, or the caller made a mistake that it noticed.
         """
-        wave, self.wave = self.wave, self.wave + 1
+        places, self.places = self.places, ()
+        if not places:
+            places = tuple((self.calls + number, 0) for number in range(1, len(probes) + 1))
+            self.calls += len(probes)
         if isinstance(blackbox, Program) and self.timeout is not None:
             box = Box(blackbox.limited(self.timeout))
         else:
             box = Box(blackbox)
         backend = self._backend(blackbox)
-        yield from _Wave(self, box, blackbox, backend, list(probes), wave).stream()
+        yield from _Wave(self, box, blackbox, backend, list(probes), places).stream()
 
     def close(self) -> None:
         """End the workers; the next wave starts new ones."""
@@ -170,10 +172,16 @@ class _Wave:
     """One wave of a pool: what waits, what is out, and what comes back."""
 
     def __init__(
-        self, pool: Pool, box: Box, blackbox: BlackBox, backend: Backend, probes: list[Probes], number: int
+        self,
+        pool: Pool,
+        box: Box,
+        blackbox: BlackBox,
+        backend: Backend,
+        probes: list[Probes],
+        places: tuple[tuple[int, int], ...],
     ) -> None:
         self.pool, self.box, self.blackbox, self.backend = pool, box, blackbox, backend
-        self.probes, self.number = probes, number
+        self.probes, self.places = probes, places
         self.whole = type(blackbox).probe not in (BlackBox.probe, TorchFunction.probe)
         self.whole = self.whole or any(wave.quantity != "value" for wave in probes)
         self.each = blackbox.rows_per_call == 1
@@ -234,7 +242,8 @@ class _Wave:
         return Task(self.probes, parts, seeds, self.each, self.whole)
 
     def _seed(self, call: int, row: int) -> int:
-        packed = struct.pack("<4q", self.pool.seed, self.number, call, row)
+        known_as, first = self.places[call]
+        packed = struct.pack("<3q", self.pool.seed, known_as, first + row)
         return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
 
     def _taken(self, task: Task, returned: Answered | Lost) -> Iterator[Finished]:

@@ -21,7 +21,7 @@ from zograd.evaluate._pool_backend import Backend, Box, Lost, Returned, Task
 from zograd.evaluate._pool_worker import BOXES_KEPT, EVERY_ROW, LIMIT, PROGRESS, Answered, Asked, asked_of, serve
 
 STARTING = threading.Lock()
-SLOW_SECONDS = 0.05
+SLOW_SECONDS = 0.1
 """A row that runs for longer keeps those behind it waiting."""
 
 PRELOADED = "zograd.evaluate._pool_worker"
