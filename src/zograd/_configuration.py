@@ -20,6 +20,7 @@ from zograd.strategies import Strategy
 
 SHOWN = 8
 """Tensors of up to so many entries are written out, larger ones as a digest."""
+DEEPEST = 50
 FREE = ("evaluations",)
 """What may be another one when a run goes on."""
 
@@ -123,11 +124,21 @@ def _parameters(parameters: Parameters) -> dict[str, Any]:
     return {"table": repr(parameters).splitlines(), "digest": seal.hexdigest()}
 
 
-def _flat(nested: Any, prefix: str = "") -> dict[str, str]:
+def _flat(nested: Any, prefix: str = "", depth: int = 0) -> dict[str, str]:
+    if depth > DEEPEST:  # in a file that was changed by other hands
+        return {prefix: "nested too deep"}
     if isinstance(nested, Mapping):
-        entries = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in nested.items()]
+        entries = [_flat(value, f"{prefix}.{key}" if prefix else str(key), depth + 1) for key, value in nested.items()]
     elif isinstance(nested, list) and len(nested) <= 50:
-        entries = [_flat(value, f"{prefix}[{place}]") for place, value in enumerate(nested)]
+        entries = [_flat(value, f"{prefix}[{place}]", depth + 1) for place, value in enumerate(nested)]
     else:
-        return {prefix: json.dumps(nested)}
+        return {prefix: json.dumps(nested) if not isinstance(nested, list) else _long(nested)}
     return {key: value for entry in entries for key, value in entry.items()}
+
+
+def _long(entries: list[Any]) -> str:
+    try:
+        text = json.dumps(entries)
+    except RecursionError:
+        text = ""
+    return f"{len(entries)} entries, digest {blake2b(text.encode(), digest_size=16).hexdigest()}"

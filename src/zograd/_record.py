@@ -15,7 +15,18 @@ import torch
 from zograd._checks import one_of
 from zograd._errors import MissingExtraError
 from zograd._typing import Vector
-from zograd.evaluate import NAME, Evaluation, connect_to_read, evaluation, loaded, parsed, read, reported, unpacked
+from zograd.evaluate import (
+    NAME,
+    Evaluation,
+    connect_to_read,
+    evaluation,
+    loaded,
+    parsed,
+    read,
+    reported,
+    settings,
+    unpacked,
+)
 from zograd.strategies import Step
 
 Table = Literal["evaluations", "steps"]
@@ -49,7 +60,7 @@ class Record:
         self.directory = Path(directory)
         self.path = self.directory / NAME
         texts = dict(self._select("SELECT key, value FROM meta"))
-        self.configuration: dict[str, Any] = read(self.path, _settings, texts.get("configuration"))
+        self.configuration: dict[str, Any] = read(self.path, settings, texts.get("configuration"))
 
     def __len__(self) -> int:
         """The number of evaluations on record."""
@@ -67,10 +78,7 @@ class Record:
     def sessions(self) -> list[dict[str, Any]]:
         """When the run was worked on, for how long, why that ended (empty: it goes on, or was killed), and where."""
         rows = self._select("SELECT started, seconds, stopped, machine FROM sessions ORDER BY session")
-        return [
-            {"started": str(a), "seconds": float(b), "stopped": str(c), "machine": read(self.path, parsed, d)}
-            for a, b, c, d in rows
-        ]
+        return [read(self.path, _session, *cells) for cells in rows]
 
     @property
     def best_value(self) -> float:
@@ -246,6 +254,11 @@ def read_run(directory: str | os.PathLike[str]) -> Record:
     return Record(directory)
 
 
+def _session(started: Any, seconds: Any, stopped: Any, machine: Any) -> dict[str, Any]:
+    told = parsed(machine)
+    return {"started": str(started), "seconds": float(seconds), "stopped": str(stopped), "machine": told}
+
+
 def _step(vector: Vector, number: Any, evaluations: Any, value: Any, best: Any, lost: Any, diagnostics: Any) -> Step:
     told = parsed(diagnostics)
     best_value = loaded(best)
@@ -254,10 +267,3 @@ def _step(vector: Vector, number: Any, evaluations: Any, value: Any, best: Any, 
     if best_value is None or not all(isinstance(entry, float | int) for entry in told.values()):
         raise ValueError("a step has entries that are no numbers")
     return Step(number, evaluations, loaded(value), best_value, vector, lost, told)
-
-
-def _settings(text: Any) -> dict[str, Any]:
-    found = parsed(text)
-    if not isinstance(found, dict) or not isinstance(found.get("evaluations"), int):
-        raise ValueError("the configuration is none")
-    return found

@@ -392,23 +392,20 @@ class Run(Iterator[Step]):
             break
         self._best = self.strategy.best_value
         self._replaying = True
-        for step in range(self.steps + 1, journal.steps + 1):
-            self._compare(step, self._wave(self.strategy.ask()))
+        while (recorded := journal.recorded_step(self.steps + 1)) is not None:
+            self._compare(recorded, self._wave(self.strategy.ask()))
         self._replaying = False
         if last_stop == "failed":
             evaluator.again = self.steps + 1
         if self.target is not None and self.strategy.best_value <= self.target:
             self.stopped = "target"
 
-    def _compare(self, number: int, step: Step | None) -> None:
+    def _compare(self, recorded: tuple[Any, ...], step: Step | None) -> None:
         """Stop where the same values no longer lead to the same step."""
         journal = self._journal
         if journal is None or step is None:
             return
-        self._best = step.best_value
-        recorded = journal.recorded_step(number)
-        if recorded is None:
-            return
+        number, self._best = self.steps, step.best_value
         now = (float(step.evaluations), step.value, step.best_value)
         before = tuple(read(journal.path, loaded, cell) for cell in recorded)
         if repr(now) != repr(before):

@@ -9,7 +9,7 @@ from zograd.evaluate._inprocess import InProcess
 from zograd.evaluate._journal import Journal
 from zograd.evaluate._journaled import Journaled
 from zograd.evaluate._pool import Pool
-from zograd.evaluate._records import Evaluation, evaluation, loaded, parsed, read, unpacked
+from zograd.evaluate._records import Evaluation, evaluation, loaded, parsed, read, settings, unpacked
 
 __all__ = [
     "NAME",
@@ -34,6 +34,7 @@ __all__ = [
     "parsed",
     "read",
     "reported",
+    "settings",
     "retry",
     "unpacked",
     "value",

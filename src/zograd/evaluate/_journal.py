@@ -16,7 +16,7 @@ from zograd._errors import RunError
 from zograd._typing import Vector
 from zograd.evaluate._file import LOCK, NAME, connect, create, reported
 from zograd.evaluate._lock import WriterLock
-from zograd.evaluate._records import Evaluation, evaluation, packed, parsed, read, stored
+from zograd.evaluate._records import Evaluation, evaluation, packed, read, settings, stored
 
 GROUP_SECONDS = 0.05
 """Evaluations shorter than this are written in groups, one a time of this length; longer ones at once."""
@@ -67,16 +67,16 @@ class Journal:
         self._others: list[tuple[str, tuple[Any, ...]]] = []
         self._committed = time.monotonic()
         self.closed = False
-        meta = dict(self._select("SELECT key, value FROM meta"))
-        self.configuration: dict[str, Any] = read(self.path, parsed, meta.get("configuration"))
-        self.salvaged = str(meta.get("salvaged", ""))
-        self.sessions = int(self._select("SELECT count(*) FROM sessions")[0][0])
-        self._new_session()
-
-    @property
-    def steps(self) -> int:
-        """The number of the last step on record."""
-        return int(self._select("SELECT coalesce(max(step), 0) FROM steps")[0][0])
+        try:
+            meta = dict(self._select("SELECT key, value FROM meta"))
+            self.configuration: dict[str, Any] = read(self.path, settings, meta.get("configuration"))
+            self.salvaged = str(meta.get("salvaged", ""))
+            self.sessions = int(self._select("SELECT coalesce(max(session), 0) FROM sessions")[0][0])
+            self._new_session()
+        except BaseException:
+            self._connection.close()
+            self._lock.close()
+            raise
 
     @property
     def last_stop(self) -> tuple[str, float]:
@@ -118,7 +118,7 @@ class Journal:
         rows = self._select("SELECT * FROM evaluations WHERE call = ? ORDER BY row", (call,))
         known = {row[1]: row for row in rows}
         known |= {place: row for (number, place), row in self._evaluations.items() if number == call}
-        return [read(self.path, evaluation, known[place]) for place in sorted(known)]
+        return sorted((read(self.path, evaluation, row) for row in known.values()), key=lambda each: each.row)
 
     def add_step(
         self,
@@ -164,11 +164,13 @@ class Journal:
         return [
             (step, evaluations, state)
             for step, evaluations, digest, state in rows
-            if isinstance(state, bytes) and blake2b(state, digest_size=16).digest() == digest
+            if isinstance(state, bytes)
+            and isinstance(evaluations, int)
+            and blake2b(state, digest_size=16).digest() == digest
         ]
 
     def recorded_step(self, step: int) -> tuple[Any, ...] | None:
-        """Evaluations, value and best value of a step on record."""
+        """Evaluations, value and best value of a step; ``None`` where it is not on record."""
         rows = self._select("SELECT evaluations, value, best_value FROM steps WHERE step = ?", (step,))
         return rows[0] if rows else None
 
@@ -243,12 +245,7 @@ class Journal:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         row = (self.sessions + 1, started, 0.0, "", None, None, None, json.dumps(machine()))
         self._others.append(("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row))
-        try:
-            self.flush()
-        except BaseException:
-            self._connection.close()
-            self._lock.close()
-            raise
+        self.flush()
 
 
 def machine() -> dict[str, Any]:

@@ -107,6 +107,19 @@ def parsed(text: Any) -> Any:
         raise ValueError("a text is nested too deep") from None
 
 
+def settings(text: Any) -> dict[str, Any]:
+    """A run's configuration.
+
+    Raises:
+        ValueError: When it is none.
+    """
+    found = parsed(text)
+    budget = found.get("evaluations") if isinstance(found, dict) else None
+    if not isinstance(budget, int) or budget < 1:
+        raise ValueError("the configuration is none")
+    return dict(found)
+
+
 def read(path: Path, convert: Callable[..., T], *cells: Any) -> T:
     """``convert(*cells)``, with what is no such thing as a `RunError`.
 
