@@ -40,6 +40,13 @@ def test_the_budget_is_never_exceeded_and_is_what_is_counted(evaluations, dimens
     assert result.nit == len(result.history)
 
 
+def test_a_budget_below_one_step_is_spent_on_what_fits():
+    fun = Counted()
+    result = zo.minimize(fun, np.zeros(3), evaluations=1)
+    assert (fun.calls, result.nfev, result.nit) == (1, 1, 0)
+    assert result.fun == fun.values[0]
+
+
 @pytest.mark.parametrize("bounds", [None, (-1, 1)])
 def test_the_best_point_seen_is_returned_and_its_value_is_what_the_program_said(bounds):
     fun = Counted()

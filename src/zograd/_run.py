@@ -298,6 +298,8 @@ class Run(Iterator[Step]):
                 self.tally.counts = self._lost.copy()
             if self.evaluations + len(probes) > self.budget:
                 self.stopped = "budget"
+                if self._journal is None and self.evaluations == 0:  # too little for one step: look at what fits
+                    self._wave(probes[: self.budget], tell=False)
         if self.stopped:
             self.close()
             raise StopIteration
@@ -318,7 +320,7 @@ class Run(Iterator[Step]):
             self._write(step)
         return step
 
-    def _wave(self, probes: Probes) -> Step | None:
+    def _wave(self, probes: Probes, tell: bool = True) -> Step | None:
         """Evaluate and tell; ``None`` where time or target cut the wave short."""
         collector = Collector([probes], self.policy, shape=(), tally=self.tally)
         lost_before = self.tally.total
@@ -335,7 +337,7 @@ class Run(Iterator[Step]):
         finally:
             self.evaluations -= len(probes) - came_back
             self.strategy.notice(collector.values()[0])
-        if came_back < len(probes):
+        if came_back < len(probes) or not tell:
             return None
         try:
             step = self.strategy.tell(collector.values()[0])
