@@ -45,7 +45,7 @@ def test_it_iterates_steps_within_the_budget(budget):
     run = zo.Run(descent(), zo.pointwise(fun), evaluations=budget)
     steps = list(run)
     assert [step.number for step in steps] == list(range(1, budget // 6 + 1))
-    assert fun.calls == run.evaluations == 6 * (budget // 6)
+    assert fun.calls == run.evaluations == (6 * (budget // 6) or budget)  # below one step: what fits
     assert run.stopped == "budget"
     assert list(run) == []
 
