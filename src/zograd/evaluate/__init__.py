@@ -34,8 +34,8 @@ __all__ = [
     "parsed",
     "read",
     "reported",
-    "settings",
     "retry",
+    "settings",
     "unpacked",
     "value",
 ]
