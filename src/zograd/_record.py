@@ -147,13 +147,14 @@ class Record:
 
     def to_csv(self, path: str | os.PathLike[str], table: Table = "evaluations") -> Path:
         """Write the table as CSV, row by row; an existing file is replaced. Empty is ``None``; returns the path."""
+        one_of("table", table, ("evaluations", "steps"))
         columns: list[str] = list(EVALUATION)
         if table != "evaluations":
             columns = [*STEP, *sorted({name for step in self.history for name in step.diagnostics})]
         with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self.rows(table))
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows([row.get(name, "") for name in columns] for row in self.rows(table))
         return Path(path)
 
     def to_jsonl(self, path: str | os.PathLike[str], table: Table = "evaluations") -> Path:

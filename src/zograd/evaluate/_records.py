@@ -16,6 +16,7 @@ from zograd.evaluate._evaluator import Status
 
 T = TypeVar("T")
 
+STATUSES = frozenset(get_args(Status))
 DTYPES = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 
 
@@ -69,7 +70,7 @@ def evaluation(row: tuple[Any, ...]) -> Evaluation:
     """
     call, place, digest, value, seconds, status, error = row
     number = loaded(value)
-    good = isinstance(call, int) and isinstance(place, int) and isinstance(digest, bytes) and status in get_args(Status)
+    good = isinstance(call, int) and isinstance(place, int) and isinstance(digest, bytes) and status in STATUSES
     good = good and isinstance(seconds, float | int) and isinstance(error, str | None)
     if not good or number is None or place < 0:
         raise ValueError(f"row {place!r:.20} of call {call!r:.20} is no evaluation")
