@@ -96,6 +96,8 @@ def test_an_empty_file_is_an_error_that_says_so(tmp_path):
         minimize(put(tmp_path / "run", b""))
 
 
+# Type checks would read a step of a lazy history, and report its RunError as their own.
+@pytest.mark.usefixtures("unchecked")
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=64)), max_size=8))
 def test_random_bytes_in_the_file_give_an_answer_or_an_error(whole, places, tmp_path):
@@ -129,6 +131,8 @@ cells = st.one_of(
 COLUMNS = {"meta": 2, "evaluations": 7, "steps": 7, "points": 3, "snapshots": 4, "sessions": 8}
 
 
+# Type checks would read a step of a lazy history, and report its RunError as their own.
+@pytest.mark.usefixtures("unchecked")
 @settings(
     max_examples=20,
     deadline=None,

@@ -150,3 +150,15 @@ def test_a_value_is_another_one_than_a_derivative():
     offsets = Dense(torch.eye(2))
     center = torch.zeros(2)
     assert not set(digests(Probes(center, offsets))) & set(digests(Probes(center, offsets, "derivative")))
+
+
+def test_a_lock_needs_no_text(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.ftruncate", full)
+    journal = Journal(tmp_path, {"evaluations": 1})
+    with pytest.raises(zo.RunError, match="being written by another process"):
+        Journal(tmp_path)
+    journal.close()
+    journal.close()
