@@ -141,7 +141,7 @@ class Record:
         try:
             pandas = importlib.import_module("pandas")
         except ModuleNotFoundError as error:
-            raise MissingExtraError("pandas", "bench") from error
+            raise MissingExtraError("pandas", "frame") from error
         rows = list(self.rows(table))
         return pandas.DataFrame(rows, columns=None if rows else list(EVALUATION if table == "evaluations" else STEP))
 
