@@ -63,7 +63,7 @@ Usage: zograd demo picture [OPTIONS]
 Options:
   --image PATH           A picture file of your own, of any size and shape;
                          transparent parts count as white.
-  --shapes INTEGER       How many ellipses.  [default: 100]
+  --shapes INTEGER       How many ellipses.  [default: 150]
   --size INTEGER         The longer side, in pixels, of the picture that is
                          compared; the shorter follows from the photograph.
                          [default: 64]
@@ -176,7 +176,7 @@ def test_without_a_name_it_is_the_picture(zograd: Any, monkeypatch: pytest.Monke
     asked: dict[str, Any] = {}
     monkeypatch.setattr(demo.commands["picture"], "callback", lambda **options: asked.update(options) or 0)
     assert zograd("demo")[0] == 0
-    assert asked == {"image": None, "shapes": 100, "size": 64, "evaluations": None, "seed": 0, "out": None}
+    assert asked == {"image": None, "shapes": 150, "size": 64, "evaluations": None, "seed": 0, "out": None}
 
 
 @pytest.mark.usefixtures("unchecked")

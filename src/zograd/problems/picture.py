@@ -19,7 +19,7 @@ LARGEST = 256
 Ellipses = dict[str, NDArray[np.float64]]
 
 
-def picture(image: Path | None = None, shapes: int = 100, size: int = 64, seed: int = 0) -> Problem:
+def picture(image: Path | None = None, shapes: int = 150, size: int = 64, seed: int = 0) -> Problem:
     r"""Reproduce a photograph through a renderer without a gradient.
 
     The renderer draws translucent ellipses, and
@@ -49,7 +49,7 @@ def picture(image: Path | None = None, shapes: int = 100, size: int = 64, seed: 
         ArgumentError: When the file is not there or is no picture.
         MissingExtraError: When matplotlib or Pillow is not installed.
     """
-    whole("shapes", shapes, 1, 10_000, "More shapes show more detail and need more evaluations; try 100.")
+    whole("shapes", shapes, 1, 10_000, "More shapes show more detail and need more evaluations; try 150.")
     whole("size", size, 8, LARGEST, "It is the longer side in pixels at which pictures are compared; try 64.")
     photograph = _portrait() if image is None else opened(image)
     pixels = resized(photograph, min(size, max(photograph.size)))
@@ -69,7 +69,7 @@ def picture(image: Path | None = None, shapes: int = 100, size: int = 64, seed: 
             "opacity": (0.02, 1),
         },
         scale={"center": 0.25, "axes": "log", "angle": 60.0, "color": 0.5, "opacity": 0.5},
-        evaluations=40_000,
+        evaluations=60_000,
         minimum=None,
         draw=error.draw,
         target=partial(resized, photograph),
