@@ -189,8 +189,7 @@ def batched(function: Callable[[Any], Any]) -> Batched:
 def torch_function(function: Callable[[Tensor], Any], *, vectorize: bool = True) -> TorchFunction:
     """A black box from a function of torch operations on one point: its directional derivatives are exact.
 
-    It is what `ForwardGradient` needs. Cost: one row a value, and one row a directional derivative (about two
-    to three times the time of a value).
+    It is what `ForwardGradient` needs. Cost: one row a value, and one row a directional derivative.
 
     Args:
         function: Tensor of shape (d,) to a tensor.

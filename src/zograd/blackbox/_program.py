@@ -60,7 +60,7 @@ class Program(FunctionBox):
 
     A program that prints few digits is a staircase: print all 17 (``%.17g``).
 
-    **Cost**: about 5 ms an evaluation to start a process, and whatever the program itself needs to start;
+    **Cost**: starting a process an evaluation, and whatever the program itself needs to start;
     ``persistent=True`` pays that once a worker. Such a worker reads and writes one JSON line an evaluation,
     see ``zograd.blackbox._program_worker`` for the protocol and ``examples/workers`` for templates.
 

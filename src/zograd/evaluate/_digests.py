@@ -19,7 +19,7 @@ def digests(probes: Probes) -> list[bytes]:
     large to be made only for this: of the digest of the centre and the bytes of what the row holds. A wave that asks
     for derivatives has digests of its own.
 
-    Cost: about 2 microseconds a row, and O(d) a point of dense ones.
+    Cost: one hash a row, and O(d) a point of dense ones.
     """
     person = probes.quantity.encode()
     if isinstance(probes.offsets, Dense):

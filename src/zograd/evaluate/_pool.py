@@ -48,8 +48,8 @@ class Pool(Evaluator):
     and a run that was resumed, give the same values bit for bit. A program of many points gets ``batch`` rows at a
     time whatever the number of workers. `zograd.Program` has the seed as ``{seed}`` and ``ZOGRAD_SEED``.
 
-    **Cost**: about 0.2 ms a task; cheap rows travel together, as many as take 50 ms by what the last ones took. The
-    first task starts the workers, some seconds once in a process. Workers have one torch thread each.
+    **Cost**: two messages a task; cheap rows travel together, as many as take 50 ms by what the last ones took. The
+    first task starts the workers, which import torch once. Workers have one torch thread each.
 
     **When**: a row costs a millisecond or more, or may hang or crash. Else `InProcess` is quicker.
 
