@@ -21,7 +21,7 @@ from zograd.strategies import Strategy
 SHOWN = 8
 """Tensors of up to so many entries are written out, larger ones as a digest."""
 DEEPEST = 50
-FREE = ("evaluations",)
+FREE = ("evaluations", "policy.max_lost")
 """What may be another one when a run goes on."""
 
 
@@ -52,7 +52,7 @@ def configuration_of(strategy: Strategy, policy: FailurePolicy, given: Mapping[s
 def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
     """One line for each setting that is another one, the readable ones first."""
     before, after = _flat(recorded), _flat(now)
-    keys = [key for key in dict.fromkeys([*after, *before]) if key.split(".")[0] not in FREE]
+    keys = [key for key in dict.fromkeys([*after, *before]) if key not in FREE]
     nothing = "not there"
     lines = [
         f"{key}: {before.get(key, nothing)} -> {after.get(key, nothing)}"

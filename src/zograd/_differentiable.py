@@ -236,7 +236,8 @@ class Differentiable(nn.Module):
 
     def _contracted(self, wave: list[Probes], weights: Values, event: tuple[int, ...]) -> tuple[list[Tensor], Tally]:
         """The outputs at every probe, times the incoming gradient of its row: one number a probe."""
-        collector = Collector(wave, FailurePolicy(stop=self.policy.stop), shape=())
+        policy = FailurePolicy(stop=self.policy.stop, max_lost=self.policy.max_lost)
+        collector = Collector(wave, policy, shape=())
         shape = self._shapes[event]
         with _plain_arithmetic(weights):
             for finished in self._sent(event, wave):

@@ -47,6 +47,7 @@ def minimize(
     target: float | None = None,
     callback: Callable[[Result], Any] | None = None,
     on_failure: str | FailurePolicy = "drop",
+    max_lost: float | None = None,
     workers: int | None = None,
     timeout: float | None = None,
     executor: Executor | None = None,
@@ -80,13 +81,16 @@ def minimize(
             ``StopIteration`` stops.
         on_failure: What becomes of NaN, inf, an exception, or anything that is not one number: ``"drop"`` leaves
             it out, ``"raise"`` stops, ``zo.value(x)`` counts it as x.
+        max_lost: The share of the last 100 evaluations that may be lost before the run stops with an error that holds
+            the best so far; 1 never stops. By default 0.9, and 1 with ``zo.value(x)``.
         workers: How many evaluations run at a time, each in a process of its own that may hang or crash (`Pool`);
             threads for a `Program`. Any number gives the same result. In this process by default.
         timeout: Seconds an evaluation may take; it is then ended with all that it started, and lost.
         executor: Any ``concurrent.futures.Executor`` for the evaluations, such as Dask's or loky's.
         run: A directory for a durable run: one file keeps every evaluation as it finishes. Where there is a run with
             the same configuration already, it goes on, whatever ended it, and the result is that of a run that was
-            never interrupted; only ``evaluations``, ``max_time`` and ``target`` may be others. See `Run`.
+            never interrupted; only ``evaluations``, ``max_time``, ``target``, ``max_lost`` and who evaluates may be
+            others. See `Run`.
         seed: Same seed, same program: same result, bit for bit.
         progress: ``True`` shows a progress line, ``False`` none; by default one appears on a terminal after two
             seconds.
@@ -96,8 +100,8 @@ def minimize(
 
     Raises:
         ArgumentError: When an argument is wrong: what must hold, what was found, what to do.
-        EvaluationError: When every evaluation of a step was lost, or the first with ``on_failure="raise"``; its
-            ``result`` holds the best so far.
+        EvaluationError: When every evaluation of a step was lost, or more than ``max_lost`` of the last 100, or the
+            first with ``on_failure="raise"``; its ``result`` holds the best so far.
         RunError: When the run there has another configuration or another writer, or its file is damaged beyond
             reading or cannot be written; its ``result`` holds the best so far.
 
@@ -118,7 +122,7 @@ def minimize(
     require(target is None or target == target, "target", "be a number", target)
     require(callback is None or callable(callback), "callback", "be callable", callback)
     blackbox = as_blackbox(fun)
-    policy = failure_policy(on_failure)
+    policy = failure_policy(on_failure, max_lost)
     if isinstance(blackbox, FunctionBox):
         blackbox = blackbox.over(parameters)
     is_there = run is not None and (Path(run) / NAME).exists()

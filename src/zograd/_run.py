@@ -6,6 +6,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -284,7 +285,9 @@ class Run(Iterator[Step]):
 
         Raises:
             StopIteration: When the run has ended; `stopped` says why.
-            EvaluationError: When every evaluation of a step was lost, or the policy is to stop at the first.
+            EvaluationError: When every evaluation of a step was lost, or more of the last ones than the policy allows,
+                or the policy is to stop at the first. What was lost in this step is tried again by the next call, and
+                by a resumed run.
             RunError: When the file cannot be written, or the recorded points are others than those asked for.
         """
         if self._journal is not None and self._journal.closed:
@@ -322,7 +325,9 @@ class Run(Iterator[Step]):
 
     def _wave(self, probes: Probes, tell: bool = True) -> Step | None:
         """Evaluate and tell; ``None`` where time or target cut the wave short."""
-        collector = Collector([probes], self.policy, shape=(), tally=self.tally)
+        # What is on record was put up with when it was lost.
+        policy = replace(self.policy, max_lost=1.0) if self._replaying else self.policy
+        collector = Collector([probes], policy, shape=(), tally=self.tally)
         lost_before = self.tally.total
         self.evaluations += len(probes)
         came_back = 0
@@ -397,6 +402,7 @@ class Run(Iterator[Step]):
         while (recorded := journal.recorded_step(self.steps + 1)) is not None:
             self._compare(recorded, self._wave(self.strategy.ask()))
         self._replaying = False
+        self.tally.forget()  # the program may have been mended
         if last_stop == "failed":
             evaluator.again = self.steps + 1
         if self.target is not None and self.strategy.best_value <= self.target:

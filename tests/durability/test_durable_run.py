@@ -341,6 +341,54 @@ def test_a_step_that_lost_everything_is_tried_again(tmp_path):
     assert told(minimize(fun, tmp_path / "run")) == told(minimize(valley))
 
 
+def test_a_run_that_loses_too_much_stops_and_a_mended_program_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(zograd._run, "SNAPSHOT_SECONDS", 0.0)
+    options = {"estimator": zo.RandomGradient(samples=20), "evaluations": 600}
+    down = [True]
+
+    class Failing(Counted):
+        def __call__(self, x):
+            value = super().__call__(x)
+            if down[0] and self.calls > 85 and self.calls % 5 < 3:
+                raise OSError("the licence server is down")
+            return value
+
+    fun = Failing(bowl)
+    with pytest.raises(zo.EvaluationError, match=r"max_lost=0\.5 .*licence server") as caught:
+        minimize(fun, tmp_path / "run", max_lost=0.5, **options)
+    stopped, so_far = fun.calls, caught.value.result
+    assert 85 + 80 < stopped < 250
+    assert so_far.nfev == stopped
+    record = zo.read_run(tmp_path / "run")
+    assert len(record) == stopped
+    assert record.best_value == so_far.fun
+    assert record.sessions[-1]["stopped"] == "failed"
+    with pytest.raises(zo.EvaluationError, match=r"max_lost=0\.5"):  # not mended: it is not paid for to the end
+        minimize(fun, tmp_path / "run", max_lost=0.5, **options)
+    assert stopped + 50 < fun.calls < stopped + 250
+    down[0] = False
+    calls = fun.calls
+    result = minimize(fun, tmp_path / "run", **options)
+    assert result.nfev == 600
+    assert fun.calls - calls < 600 - stopped
+    assert result.fun <= so_far.fun
+    assert result.history[-1].lost == 0
+
+
+def test_what_a_run_may_lose_is_said():
+    def fun(x):
+        fun.calls += 1
+        return bowl(x) if fun.calls % 5 > 2 else None
+
+    fun.calls = 0
+    options = {"estimator": zo.RandomGradient(samples=20), "evaluations": 400}
+    assert minimize(fun, **options).lost == 240
+    with pytest.raises(zo.EvaluationError, match="max_lost"):
+        minimize(fun, max_lost=0.5, **options)
+    hopeless = minimize(lambda x: None, on_failure=zo.value(9.0), **options)
+    assert (hopeless.lost, hopeless.nfev, hopeless.fun) == (400, 400, 9.0)
+
+
 def test_a_damaged_snapshot_is_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(zograd._run, "SNAPSHOT_SECONDS", 0.0)
     monkeypatch.setattr(zograd._run, "SNAPSHOT_SHARE", 1e9)

@@ -1,9 +1,9 @@
 """How black boxes are evaluated, what becomes of what is lost, and the journal of what came back."""
 
 from zograd.evaluate._choose import evaluator_for
-from zograd.evaluate._collect import Collector, evaluate, last_words
+from zograd.evaluate._collect import Collector, evaluate
 from zograd.evaluate._evaluator import Evaluator, Finished, Status
-from zograd.evaluate._failures import FailurePolicy, Tally, failure_policy, retry, value
+from zograd.evaluate._failures import FailurePolicy, Tally, failure_policy, last_words, retry, value
 from zograd.evaluate._file import NAME, connect_to_read, reported
 from zograd.evaluate._inprocess import InProcess
 from zograd.evaluate._journal import Journal

@@ -10,7 +10,7 @@ from zograd._probes import Probes
 from zograd._typing import Values
 from zograd.blackbox import BlackBox
 from zograd.evaluate._evaluator import Evaluator, Finished
-from zograd.evaluate._failures import FailurePolicy, Tally
+from zograd.evaluate._failures import FailurePolicy, Tally, last_words
 
 
 @final
@@ -42,9 +42,14 @@ class Collector:
         """Take one piece; return its values, shape (rows, *out) or (rows,) of the fill for a lost piece.
 
         Raises:
-            EvaluationError: When an evaluation is lost and the policy is to stop.
+            EvaluationError: When an evaluation is lost and the policy is to stop, or more are lost than it allows.
         """
-        finished = self._checked(finished)
+        before = self.tally.total
+        values = self._taken(self._checked(finished))
+        self.tally.look(len(finished.rows), self.tally.total - before, self.policy)
+        return values
+
+    def _taken(self, finished: Finished) -> Values:
         if finished.values is None:
             self._lose(finished, list(finished.rows))
             return self.probes[finished.call].center.new_full((len(finished.rows),), self.policy.fill)
@@ -121,11 +126,3 @@ def evaluate(
         for finished in evaluator.stream(blackbox, probes):
             collector.add(finished)
     return collector.values()
-
-
-def last_words(tally: Tally) -> str:
-    """The last lost evaluation's error, as the end of a message."""
-    if tally.last is None:
-        return ""
-    error = tally.last.error or "it returned NaN or inf"
-    return f" The last one: {error.rstrip('.')}."
