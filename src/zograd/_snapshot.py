@@ -2,11 +2,15 @@
 
 import io
 import zipfile
-from typing import Any
+from typing import Any, cast
 
+import optree
 import torch
 
 from zograd._errors import RunError
+
+LARGEST_UNFOLDED = 2**26
+"""Bytes that a tensor of few bytes may stand for, as one that is expanded does."""
 
 BROKEN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OSError, MemoryError)
 """What a state that is none makes of those who take it."""
@@ -39,6 +43,11 @@ def unpack(data: bytes) -> dict[str, Any]:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError("it is no dict")
+        most = max(len(data), LARGEST_UNFOLDED)
+        leaves: list[Any] = optree.tree_leaves(cast("Any", state), none_is_leaf=True)
+        for leaf in leaves:
+            if isinstance(leaf, torch.Tensor) and not (leaf.is_contiguous() or leaf.nbytes <= most):
+                raise ValueError("a tensor is larger than the bytes that it has")
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise RunError(f"a snapshot must hold a strategy's state, found that {first:.200}") from error

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import cloudpickle
@@ -19,6 +20,7 @@ import torch
 
 import zograd as zo
 from zograd.blackbox._processes import MARK, Child, how_it_ended
+from zograd.blackbox._program_results import numbers
 from zograd.evaluate import Finished, InProcess
 
 PYTHON = [sys.executable, "-S", "-E", "-c"]
@@ -157,6 +159,10 @@ def test_json(said, expected) -> None:
         '{"a":' * 500 + "1" + "}" * 500,
         '[["a"]]',
         "[1, null]",
+        "[true, 1]",
+        '["1.5"]',
+        '{"a": 1, "a": 2}',
+        '[1, {"a": 1}]',
         "9" * 400,
         "\x00\xff",
     ],
@@ -206,6 +212,8 @@ def test_results_in_files(tmp_path) -> None:
         "ln -s /etc/hostname out",
         "ln -s ../../secret out",
         "ln -s out out",
+        "d=$PWD; cd ..; rmdir $d; mkdir elsewhere; echo 1.5 > elsewhere/out; ln -s $PWD/elsewhere $d",
+        "ln -s .. up; ln -s up/../../secret out",
         "mkdir out",
         "mkfifo out",
         "ln -s /dev/zero out",
@@ -289,6 +297,39 @@ def test_nothing_is_left_of_a_scratch_directory_unless_asked(scratch) -> None:
     assert sorted(path.name for path in kept.iterdir()) == ["a", "parameters.json", "stderr.txt"]
     assert json.loads((kept / "parameters.json").read_text()) == [1.0]
     assert (kept / "stderr.txt").read_text() == "sorry\n"
+
+
+def test_what_the_program_made_is_kept_as_it_is(scratch) -> None:
+    own = "echo mine > parameters.json; ln -s ../../other stderr.txt; echo sorry >&2; exit 1"
+    lost(zo.Program(["sh", "-c", own], keep_failed=True))
+    (kept,) = scratch.iterdir()
+    assert (kept / "parameters.json").read_text() == "mine\n"
+    assert not (scratch.parent / "other").exists()
+    moved = "d=$PWD; cd ..; rmdir $d; mkdir elsewhere; ln -s $PWD/elsewhere $d; exit 1"
+    assert lost(zo.Program(["sh", "-c", moved], keep_failed=True)).status == "failed"
+    assert list((scratch / "elsewhere").iterdir()) == []
+    gone = lost(zo.Program(["sh", "-c", "rmdir $PWD; exit 3"], keep_failed=True))
+    assert "exited with 3" in gone.error
+
+
+def test_a_small_image_that_unfolds_is_refused(tmp_path) -> None:
+    from PIL import Image
+
+    Image.new("L", (3000, 2000)).save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 20_000
+    bomb = ["cp", str(tmp_path / "bomb.png"), "out.png"]
+    finished = lost(zo.Program(bomb, result="image", file="out.png", max_output=2**20))
+    assert finished.status == "invalid"
+    assert "3000 x 2000 pixels" in finished.error
+
+
+def test_text_among_numbers_costs_no_memory() -> None:
+    wide = [["x" * 20_000] + [1] * 20_000]  # NumPy would make it 1.6 GB
+    tracemalloc.start()
+    with pytest.raises(zo.EvaluationError, match="an array of numbers was due"):
+        numbers(wide)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 def test_big_inputs_and_outputs_do_not_lock_up() -> None:

@@ -283,7 +283,7 @@ def test_any_npy_is_an_array_of_numbers_or_an_error(data) -> None:
     )
 )
 def test_any_image_is_an_array_of_numbers_or_an_error(data) -> None:
-    array = outcome(lambda: from_image(data))
+    array = outcome(lambda: from_image(data, 10_000))
     if isinstance(array, zo.EvaluationError):
         assert array.status == "invalid"
     else:

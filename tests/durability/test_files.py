@@ -203,6 +203,15 @@ class Evil:
         return (print, ("this must never be run",))
 
 
+def test_a_budget_that_no_run_has_is_an_error(whole, tmp_path):
+    folder = put(tmp_path / "run", whole[0])
+    with contextlib.closing(sqlite3.connect(folder / "run.sqlite")) as file:
+        file.execute("UPDATE meta SET value = ? WHERE key = 'configuration'", (json.dumps({"evaluations": 10**400}),))
+        file.commit()
+    with pytest.raises(zo.RunError, match="the configuration is none"):
+        minimize(folder)
+
+
 def test_a_snapshot_runs_nothing(capsys):
     buffer = io.BytesIO()
     torch.save({"strategy": Evil()}, buffer)
@@ -217,6 +226,12 @@ def test_a_snapshot_does_not_unfold():
         archive.writestr("archive/data.pkl", bytes(10_000_000))
     with pytest.raises(zo.RunError, match="larger than itself"):
         unpack(buffer.getvalue())
+
+
+def test_a_tensor_in_a_snapshot_does_not_unfold():
+    with pytest.raises(zo.RunError, match="larger than the bytes"):
+        unpack(pack({"strategy": {"a": [torch.ones(1).expand(10**10)]}}))
+    assert unpack(pack({"a": torch.ones(1).expand(1000)}))["a"].shape == (1000,)
 
 
 @given(data=st.binary(max_size=300))

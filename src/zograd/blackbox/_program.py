@@ -81,7 +81,7 @@ class Program(FunctionBox):
         cwd: The working directory in place of the scratch directory, which ``{scratch}`` still names.
         keep_failed: Keep the scratch directory of a lost evaluation, with ``stderr.txt`` and ``parameters.json``; the
             message says where.
-        max_output: The bytes of output that are too many.
+        max_output: The bytes of output that are too many; of an image, unpacked.
 
     Raises:
         ArgumentError: When an argument is wrong.
@@ -210,7 +210,7 @@ class _Command:
             if not self.keep_failed:
                 raise
             keep = True
-            (scratch / "parameters.json").write_bytes(encoded(told))
+            _keep(scratch / "parameters.json", encoded(told))
             raise EvaluationError(f"{error} Its files are kept in {scratch}.", status=error.status) from error
         finally:
             if not keep:
@@ -283,6 +283,14 @@ class _Command:
             yield
         except EvaluationError as error:
             if self.keep_failed:
-                (scratch / "stderr.txt").write_bytes(child.stderr)
+                _keep(scratch / "stderr.txt", child.stderr)
             took = f" It ran for {time.monotonic() - began:.2g} s." if error.status == "timeout" else ""
             raise EvaluationError(f"{error}{took}{child.last_lines()}", status=error.status) from error
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Write a new file, never one that the program made, nor through a link of its."""
+    with contextlib.suppress(OSError):
+        if not path.parent.is_symlink():
+            with path.open("xb") as file:
+                file.write(data)

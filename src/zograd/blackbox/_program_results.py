@@ -75,7 +75,7 @@ class Results:
             return finite(_matches(self.patterns, data.decode(errors="replace")))
         if self.form == "json":
             return finite(numbers(from_json(data)))
-        return finite(from_npy(data) if self.form == "npy" else from_image(data))
+        return finite(from_npy(data) if self.form == "npy" else from_image(data, self.limit))
 
 
 def from_json(data: bytes) -> Any:
@@ -83,10 +83,27 @@ def from_json(data: bytes) -> Any:
     lines = data.strip().splitlines()
     for text in (data, lines[-1] if lines else b""):
         try:
-            return json.loads(text)
+            return parsed(text)
         except (ValueError, RecursionError):
             continue
     raise _invalid(f"JSON was due, found {_start(data)}.")
+
+
+def parsed(text: bytes) -> Any:
+    """A JSON value, none of whose objects says the same name twice.
+
+    Raises:
+        ValueError: When it is none.
+        RecursionError: When it is nested too deep.
+    """
+    return json.loads(text, object_pairs_hook=_without_repeats)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
 
 
 def from_npy(data: bytes) -> np.ndarray:
@@ -115,8 +132,13 @@ def array_of(data: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Litera
     return np.frombuffer(data, dtype).reshape(shape, order=order).astype(kept, order="C")
 
 
-def from_image(data: bytes) -> np.ndarray:
-    """An image as numbers from 0 to 1: shape (height, width), or (height, width, channels)."""
+def from_image(data: bytes, limit: int) -> np.ndarray:
+    """An image as numbers from 0 to 1: shape (height, width), or (height, width, channels).
+
+    Args:
+        data: The file.
+        limit: The unpacked bytes that are too many: a small file may unfold to any size.
+    """
     try:
         from PIL import Image
     except ImportError as error:
@@ -126,6 +148,9 @@ def from_image(data: bytes) -> np.ndarray:
             warnings.simplefilter("error")
             with Image.open(io.BytesIO(data), formats=IMAGES) as image:
                 deep = image.mode.startswith("I")
+                unpacked = image.width * image.height * max(3, len(image.getbands()))
+                if unpacked > limit:
+                    raise ValueError(f"{image.width} x {image.height} pixels are more than {limit:,} bytes")
                 kept = image if image.mode in ("L", "RGB", "RGBA") or deep else image.convert("RGB")
                 pixels = np.asarray(kept)
     except Exception as error:  # a decoder of foreign bytes raises anything
@@ -135,7 +160,7 @@ def from_image(data: bytes) -> np.ndarray:
 
 def read_within(scratch: Path, name: str, limit: int) -> bytes:
     """A regular file in the scratch directory, whatever links the command made."""
-    root = scratch.resolve()
+    root = scratch.parent.resolve() / scratch.name  # the directory itself may have become a link
     try:
         path = (scratch / name).resolve(strict=True)
         if not path.is_relative_to(root):
@@ -168,11 +193,23 @@ def numbers(value: Any, depth: int = 0) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | list):
         raise _invalid(f"numbers were due, found {_short(value)}.")
     try:
+        # Before NumPy sees them: it makes every entry as long as the longest text.
+        if isinstance(value, list) and not _is_numeric(value, depth):
+            raise ValueError
         array = np.array(value)
-        whole = array.dtype.kind in "iuf"
-        return float(array) if whole and array.ndim == 0 else _checked(array, whole)
-    except (ValueError, OverflowError, RecursionError) as error:
+        if array.dtype.kind not in "iuf" or array.size == 0:
+            raise ValueError
+        return array if array.ndim else float(array)
+    except (ValueError, OverflowError) as error:
         raise _invalid(f"an array of numbers was due, found {_short(value)}.") from error
+
+
+def _is_numeric(entries: list[Any], depth: int) -> bool:
+    """Whether it is a list of numbers, or of such lists."""
+    kinds = set(map(type, entries))
+    if kinds == {list} and depth < DEEPEST:
+        return all(_is_numeric(entry, depth + 1) for entry in entries)
+    return kinds <= {int, float}
 
 
 def finite(structure: Any) -> Any:
@@ -182,12 +219,6 @@ def finite(structure: Any) -> Any:
     if not np.isfinite(structure).all():
         raise _invalid("it returned NaN or inf.")
     return structure
-
-
-def _checked(array: np.ndarray, whole: bool) -> np.ndarray:
-    if not whole or array.size == 0:
-        raise ValueError
-    return array
 
 
 def _matches(patterns: Mapping[str, re.Pattern[str]], text: str) -> Any:

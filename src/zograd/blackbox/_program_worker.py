@@ -18,7 +18,6 @@ dtypes are little-endian: ``<f4 <f8 |u1 |i1 <u2 <i2 <u4 <i4 <u8 <i8``. Nothing e
 of stdin the worker ends.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any, final
@@ -26,7 +25,7 @@ from typing import Any, final
 import numpy as np
 
 from zograd._errors import EvaluationError
-from zograd.blackbox._program_results import array_of, numbers
+from zograd.blackbox._program_results import array_of, numbers, parsed
 
 LONGEST_LINE = 16 * 2**20
 DTYPES = ("<f4", "<f8", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8")
@@ -96,18 +95,18 @@ class Answer:
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
         try:
-            parsed = json.loads(line)
+            found = parsed(line)
         except (ValueError, RecursionError):
-            parsed = None
-        if not isinstance(parsed, dict):
+            found = None
+        if not isinstance(found, dict):
             raise _invalid(f"a JSON object was due, found {line[:80]!r}; everything else belongs on stderr")
-        if parsed.get("id", self.number) != self.number:
+        if found.get("id", self.number) != self.number:
             raise _invalid(f"its id must be {self.number}, as asked")
-        self._layout = _layout(parsed.get("arrays", []))
+        self._layout = _layout(found.get("arrays", []))
         self._size = sum(math.prod(shape) * dtype.itemsize for _, dtype, shape in self._layout)
         if self._size > self.limit:
             raise _invalid(f"its arrays have {self._size:,} bytes, more than {self.limit:,}")
-        return parsed
+        return found
 
 
 def request(number: int, told: Any, seed: int, scratch: Path) -> dict[str, Any]:

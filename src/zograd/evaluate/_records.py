@@ -116,7 +116,7 @@ def settings(text: Any) -> dict[str, Any]:
     """
     found = parsed(text)
     budget = found.get("evaluations") if isinstance(found, dict) else None
-    if not isinstance(budget, int) or budget < 1:
+    if not isinstance(budget, int) or not 1 <= budget < 2**63:
         raise ValueError("the configuration is none")
     return dict(found)
 
