@@ -349,12 +349,23 @@ def test_an_interrupt_ends_what_runs() -> None:
     thread.start()
     while not named_sleeps("7303"):
         time.sleep(0.01)
-    for _ in range(300):  # the process is seen a moment before the program knows of it
-        program.interrupt()
-        thread.join(0.1)
-        if not thread.is_alive():
-            break
+    program.interrupt()
+    thread.join(20.0)
     assert [finished.status for finished in found] == ["crashed"]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_an_interrupt_before_the_process_is_known_ends_it_too(persistent, monkeypatch) -> None:
+    program = zo.Program(["sleep", "7306"], persistent=persistent)
+
+    class Interrupted(Child):
+        def __init__(self, *words, **settings) -> None:
+            super().__init__(*words, **settings)
+            program.interrupt()
+
+    monkeypatch.setattr("zograd.blackbox._program.Child", Interrupted)
+    assert lost(program).status == "crashed"
+    assert named_sleeps("7306") == []
 
 
 def test_the_program_goes_with_minimize_and_differentiable() -> None:

@@ -37,12 +37,17 @@ class Worker:
 
 @final
 class Lives:
-    """Who runs and who waits, from any thread. What waits ends with this object, and with the interpreter."""
+    """Who runs and who waits, from any thread. What waits ends with this object, and with the interpreter.
+
+    Attributes:
+        kills: How often `kill` was called.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[Child] = set()
         self._waiting: list[Worker] = []
+        self.kills = 0
         weakref.finalize(self, _end, self._waiting)
 
     def __reduce__(self) -> tuple[type["Lives"], tuple[()]]:
@@ -50,11 +55,20 @@ class Lives:
         return Lives, ()
 
     @contextlib.contextmanager
-    def running(self, child: Child, worker: Worker | None = None) -> Iterator[None]:
-        """Keep ``child`` where `kill` finds it. It ends here, unless it is a worker that waits for more."""
+    def running(self, child: Child, kills: int, worker: Worker | None = None) -> Iterator[None]:
+        """Keep ``child`` where `kill` finds it. It ends here, unless it is a worker that waits for more.
+
+        Args:
+            child: The process.
+            kills: The count before it was started: a `kill` since then was meant for it too.
+            worker: Whose process it is.
+        """
         with self._lock:
             self._running.add(child)
+            missed = self.kills > kills
         try:
+            if missed:
+                child.kill()
             yield
         finally:
             with self._lock:
@@ -81,6 +95,7 @@ class Lives:
     def kill(self) -> None:
         """Kill what runs; those that wait for it see its end."""
         with self._lock:
+            self.kills += 1
             running = list(self._running)
         for child in running:
             child.kill()

@@ -234,9 +234,9 @@ class _Command:
     def _started(self, told: Any, scratch: Path, seed: int) -> Any:
         """One evaluation by a process of its own."""
         words = self.inputs.words(told, scratch, seed)
-        began = time.monotonic()
+        began, kills = time.monotonic(), self._lives.kills
         child = Child(words, cwd=self.cwd or scratch, environment=self._environment(scratch, seed), memory=self.memory)
-        with self._lives.running(child), self._explained(child, scratch, began):
+        with self._lives.running(child, kills), self._explained(child, scratch, began):
             deadline = None if self.timeout is None else began + self.timeout
             answer = child.talk(self.inputs.sent(told), deadline=deadline, limit=self.results.limit)
             code = child.stop(search=False)
@@ -247,10 +247,10 @@ class _Command:
 
     def _asked(self, told: Any, scratch: Path, seed: int) -> Any:
         """One evaluation by a persistent worker."""
-        began = time.monotonic()
+        began, kills = time.monotonic(), self._lives.kills
         worker = self._lives.idle() or self._hired(told, seed)
         child = worker.child
-        with self._lives.running(child, worker), self._explained(child, scratch, began):
+        with self._lives.running(child, kills, worker), self._explained(child, scratch, began):
             answer = Answer(worker.asked, self.results.limit)
             line = encoded(request(worker.asked, told, seed, scratch))
             deadline = None if self.timeout is None else began + self.timeout
