@@ -214,7 +214,7 @@ def main() -> None:
     with zo.Program(worker.command(asked.python), persistent=True, timeout=60.0, then=shown) as blender:
 
         def render(told: dict[str, Any]) -> np.ndarray:
-            return blender.function({"seed": 0, **told})
+            return blender({"seed": 0, **told})
 
         target = render({**HIDDEN, "seed": 1})
         truth = render(HIDDEN)  # what would be found at best: it differs from the target by noise alone

@@ -120,6 +120,16 @@ def test_environment_and_working_directory(tmp_path, monkeypatch) -> None:
     assert program(points([1.0])).tolist() == [[1.0, 3.0, 5.0]]
 
 
+def test_it_can_be_called_as_the_program_that_it_is(tmp_path) -> None:
+    shown = zo.Program(["echo", "[{width}, {lens.radius[1]}]"], stdin=True, then=lambda read: read.tolist())
+    assert shown({"width": 2.5, "lens": {"radius": np.array([1.0, 3.0])}}) == [2.5, 3.0]
+    assert zo.Program(["echo", "{x}"])(4.0) == 4.0
+    assert zo.Program(["echo", "{x[1]}"], stdin=True)(points(1.0, 7.0)) == 7.0
+    assert zo.Program(["echo", "{x[1]}"], stdin=True)(points([1.0, 7.0], [0.0, 8.0])).tolist() == [7.0, 8.0]
+    with pytest.raises(zo.EvaluationError, match="exited with 3"):
+        zo.Program(["sh", "-c", "exit 3"])({"width": 1.0})
+
+
 # --- what it says ----------------------------------------------------------------------------------------------------
 
 

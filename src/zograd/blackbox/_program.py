@@ -17,7 +17,6 @@ from torch import Tensor
 
 from zograd._checks import count, positive, require
 from zograd._errors import EvaluationError
-from zograd._typing import Points, Values
 from zograd.blackbox._functions import FunctionBox
 from zograd.blackbox._lives import Lives, Worker
 from zograd.blackbox._processes import MARK, Child, how_it_ended
@@ -87,10 +86,10 @@ class Program(FunctionBox):
         ArgumentError: When an argument is wrong.
 
     Example:
-        >>> import torch, zograd as zo
-        >>> program = zo.Program(["echo", "{x[0]}"])
-        >>> program(torch.tensor([[2.5], [4.0]], dtype=torch.float64))
-        tensor([2.5000, 4.0000], dtype=torch.float64)
+        >>> import zograd as zo
+        >>> program = zo.Program(["echo", "{width}"])
+        >>> program({"width": 2.5})
+        2.5
     """
 
     rows_per_call = 1
@@ -144,8 +143,22 @@ class Program(FunctionBox):
         )
         super().__init__(self._command)
 
-    def __call__(self, points: Points) -> Values:
-        """Run it once a row; rows may be asked for from several threads at once."""
+    def __call__(self, points: Any) -> Any:
+        """Run it at one point, as ``x0`` is given, such as a dict of values; or once a row of a tensor (n, d).
+
+        Several threads may ask at once.
+
+        Args:
+            points: What the program is told; a tensor of two dimensions is n points.
+
+        Returns:
+            What it said, after ``then``; for n points a tensor of shape (n, *out).
+
+        Raises:
+            EvaluationError: When it is lost.
+        """
+        if not (isinstance(points, Tensor) and points.ndim == 2):
+            return self.function(points)
         decode = self.parameters.decode if self.parameters is not None else Tensor.clone
         return torch.stack([self._packed(self.function(decode(point)), points, None) for point in points])
 
