@@ -391,6 +391,22 @@ def test_a_value_is_no_slope() -> None:
         layer(x).sum().backward()
 
 
+def test_what_is_lost_is_tried_again() -> None:
+    calls = []
+
+    def fragile(x):
+        calls.append(x)
+        if len(calls) % 2:
+            raise OSError("no licence")
+        return float(x[0]) ** 2
+
+    layer = zo.differentiable(fragile, on_failure=zo.retry(1, wait=1e-3))
+    x = torch.tensor([3.0], dtype=torch.float64, requires_grad=True)
+    layer(x).backward()
+    torch.testing.assert_close(x.grad, torch.tensor([6.0], dtype=torch.float64))
+    assert len(calls) == 2 * layer.evaluations == 6
+
+
 def test_everything_lost_backwards() -> None:
     calls = []
 

@@ -22,8 +22,8 @@ from zograd.evaluate import (
     Evaluator,
     FailurePolicy,
     Finished,
-    InProcess,
     Tally,
+    evaluator_for,
     failure_policy,
     last_words,
 )
@@ -66,7 +66,8 @@ def differentiable(
         estimator: Where to look; ``None`` takes `CoordinateGradient` (central, 2 d evaluations) for up to 64 entries in
             a point and ``RandomGradient(samples=32)`` (64 evaluations) for more.
         on_failure: Of a lost probe: ``"drop"`` leaves it out of the gradient, ``"raise"`` stops, ``zo.value(x)`` takes
-            x for every entry of the output, and that in the forward pass too.
+            x for every entry of the output, and that in the forward pass too. ``zo.retry(n)`` tries it again first;
+            with an ``evaluator`` of your own, that is for it to do, such as ``zo.Pool(retries=n)``.
         evaluator: How the program is run; in this process by default.
         event_dims: How many trailing dimensions of the input are one point: 1 for vectors, 3 for images (C, H, W), 0
             for numbers. All dimensions before them are a batch.
@@ -96,11 +97,12 @@ def differentiable(
         - Liu et al., A primer on zeroth-order optimization in signal processing and machine learning, IEEE Signal
           Process. Mag. 2020.
     """
+    policy = failure_policy(on_failure)
     return Differentiable(
         as_blackbox(black_box),
         estimator=estimator,
-        policy=failure_policy(on_failure),
-        evaluator=evaluator if evaluator is not None else InProcess(),
+        policy=policy,
+        evaluator=evaluator if evaluator is not None else evaluator_for(policy),
         event_dims=event_dims,
         seed=seed,
     )
