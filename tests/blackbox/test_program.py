@@ -253,6 +253,16 @@ def test_an_exit_code_is_a_failure_with_the_last_lines() -> None:
     assert re.search(r"sh exited with 3 after \S+ s\. Its last lines: one \| no convergence", finished.error)
 
 
+def test_exit_codes_that_are_no_failure() -> None:
+    as_code = zo.Program(["sh", "-c", 'echo 2; exit "${0%.*}"', "{x[0]}"], exit_codes=(0, 3))
+    assert as_code(points([0.0], [3.0])).tolist() == [2.0, 2.0]
+    assert lost(as_code, (1.0,)).status == "failed"
+    assert lost(zo.Program(["sh", "-c", "kill -TERM $$"], exit_codes=(0, 15, 143))).status == "crashed"
+    only = lost(zo.Program(["echo", "2"], exit_codes={3}))
+    assert only.status == "failed"
+    assert "ended after" in only.error
+
+
 def test_a_signal_is_a_crash() -> None:
     finished = lost(zo.Program(["sh", "-c", "kill -SEGV $$"]))
     assert finished.status == "crashed"
@@ -433,6 +443,11 @@ def test_a_child_that_has_ended_can_be_stopped_again(tmp_path) -> None:
         ({"memory": 0}, "`memory` must"),
         ({"templates": "deck"}, "`templates` must be a list of files"),
         ({"templates": ["no such file"]}, "`templates` must be text files"),
+        ({"exit_codes": 1}, "`exit_codes` must be numbers"),
+        ({"exit_codes": ()}, "`exit_codes` must be numbers"),
+        ({"exit_codes": (0, True)}, "`exit_codes` must be numbers"),
+        ({"exit_codes": "01"}, "`exit_codes` must be numbers"),
+        ({"exit_codes": (0, 1), "persistent": True}, "`exit_codes` must be left out"),
         ({"cwd": "/no/such"}, "`cwd` must be a directory"),
         ({"env": {"A": 1}}, "`env` must map names to strings"),
         ({"then": 1}, "`then` must be callable"),

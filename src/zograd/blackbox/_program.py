@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -53,7 +53,7 @@ class Program(FunctionBox):
     **Each evaluation** has a scratch directory of its own, which is also its working directory and is removed
     afterwards. A word of the command that names a file where `Program` is made is that file, wherever it runs.
 
-    **What can go wrong** is one lost evaluation each: exit code not zero is ``failed``, killed by a signal is
+    **What can go wrong** is one lost evaluation each: another exit code than zero is ``failed``, killed by a signal is
     ``crashed``, not done within ``timeout`` is ``timeout`` (the process is killed with all that it started), and a
     result that is missing, garbage, NaN or too long is ``invalid``. The message has the last lines of stderr.
 
@@ -76,6 +76,7 @@ class Program(FunctionBox):
         persistent: Whether the command is a worker that answers many times.
         recycle_after: Evaluations after which a worker is replaced, for one that leaks.
         memory: Bytes of address space a process (Linux).
+        exit_codes: Those with which it has a result; for a solver that exits with 1 after a warning, ``(0, 1)``.
         env: Environment variables to add. Thread pools default to one thread.
         cwd: The working directory in place of the scratch directory, which ``{scratch}`` still names.
         keep_failed: Keep the scratch directory of a lost evaluation, with ``stderr.txt`` and ``parameters.json``; the
@@ -107,6 +108,7 @@ class Program(FunctionBox):
         persistent: bool = False,
         recycle_after: int | None = None,
         memory: int | None = None,
+        exit_codes: Collection[int] = (0,),
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
         keep_failed: bool = False,
@@ -124,6 +126,13 @@ class Program(FunctionBox):
         if recycle_after is not None:
             count("recycle_after", recycle_after)
             require(persistent, "persistent", "be True where workers are recycled", persistent)
+        codes = isinstance(exit_codes, Collection) and not isinstance(exit_codes, str | bytes) and len(exit_codes) > 0
+        codes = codes and all(type(code) is int and 0 <= code <= 255 for code in exit_codes)
+        require(codes, "exit_codes", "be numbers from 0 to 255", exit_codes, "Such as (0, 1).")
+        told = not persistent or set(exit_codes) == {0}
+        require(
+            told, "exit_codes", "be left out where the program is persistent: it says itself how it went", exit_codes
+        )
         folder = None if cwd is None else Path(cwd).absolute()
         require(folder is None or folder.is_dir(), "cwd", "be a directory", cwd)
         added = dict(env or {})
@@ -137,6 +146,7 @@ class Program(FunctionBox):
             persistent=persistent,
             recycle_after=recycle_after,
             memory=memory,
+            exit_codes=frozenset(exit_codes),
             env=added,
             cwd=folder,
             keep_failed=keep_failed,
@@ -200,6 +210,7 @@ class _Command:
         persistent: bool,
         recycle_after: int | None,
         memory: int | None,
+        exit_codes: frozenset[int],
         env: dict[str, str],
         cwd: Path | None,
         keep_failed: bool,
@@ -207,6 +218,7 @@ class _Command:
         self.inputs, self.results, self.then = inputs, results, then
         self.timeout, self.memory, self.env, self.cwd = timeout, memory, env, cwd
         self.persistent, self.recycle_after, self.keep_failed = persistent, recycle_after, keep_failed
+        self.exit_codes = exit_codes
         self._lives = Lives()
 
     @property
@@ -254,8 +266,8 @@ class _Command:
             answer = child.talk(self.inputs.sent(told), deadline=deadline, limit=self.results.limit)
             code = child.stop(search=False)
             status, sentence = how_it_ended(child.name, code, time.monotonic() - began)
-            if status != "ok":
-                raise EvaluationError(sentence, status=status)
+            if code not in self.exit_codes:
+                raise EvaluationError(sentence, status="failed" if status == "ok" else status)
             return self.results.read(answer, scratch)
 
     def _asked(self, told: Any, scratch: Path, seed: int) -> Any:
