@@ -425,7 +425,7 @@ def test_loky_gives_the_same_values_and_survives_a_crash() -> None:
             )
         )
     finally:
-        executor.shutdown(kill_workers=True)
+        executor.shutdown()  # whose workers end their own children
     with Pool(workers=1, seed=5) as pool:
         assert torch.equal(evaluate(pool, zo.pointwise(noisy), wave_of(4), failure_policy("raise"))[0], values)
     assert [piece.status for piece in pieces.values()] == ["ok", "crashed", "ok"]

@@ -59,7 +59,7 @@ class Pool(Evaluator):
         retries: How often a lost row is tried again before it counts as lost.
         wait: Seconds before the first of these, twice as many before each next.
         executor: Any ``concurrent.futures.Executor``: loky's, ``MPIPoolExecutor``, Dask's
-            ``Client.get_executor(pure=False)``; it is the caller's to shut down.
+            ``Client.get_executor(pure=False)``, `zograd.evaluate.RayExecutor`; it is the caller's to shut down.
         isolate: Whether each worker of an executor runs the program in a child process of its own. Only then does
             ``timeout`` hold, and does a crash lose one row and no worker.
         memory: Bytes of address space that a row may add to what a worker process has at its start (Linux).

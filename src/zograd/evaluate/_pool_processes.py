@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import popen_forkserver, spawn
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, final
 
@@ -48,6 +49,8 @@ class Processes(Backend):
         self.timeout, self.memory, self.recycle_after = timeout, memory, recycle_after
         self._workers: list[_Worker] = []
         weakref.finalize(self, _end, self._workers)
+        # An engine's worker that ends waits for its children, and runs these alone before.
+        Finalize(self, _end, args=(self._workers,), exitpriority=10)
 
     def send(self, box: Box, task: Task) -> None:
         """Give a task to a worker that has none."""
