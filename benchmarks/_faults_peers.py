@@ -67,7 +67,7 @@ def adaptive(fun: Faulty, held: Held) -> None:
     from adaptive import BlockingRunner, SequenceLearner
 
     held.numbered = True
-    learner = SequenceLearner(fun.row, [[row] for row in range(ROWS)])
+    learner = SequenceLearner(fun.row, [(float(row),) for row in range(ROWS)])
 
     def collect() -> None:
         for row, value in learner.data.items():
@@ -85,7 +85,7 @@ def adaptive(fun: Faulty, held: Held) -> None:
             retries=0,
             raise_if_retries_exceeded=False,
         )
-        held.statuses |= dict.fromkeys((row for row, _ in runner.tracebacks), "failed")
+        held.statuses |= dict.fromkeys((place for (place, _), _ in runner.tracebacks), "failed")
 
 
 def nevergrad(fun: Faulty, held: Held) -> None:

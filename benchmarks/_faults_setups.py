@@ -123,9 +123,11 @@ def zograd_minimize(fun: Faulty, held: Held) -> None:
             held.values.append(evaluation.value)
 
     run, held.collect = f"{fun.folder}/run", collect
+    zo.minimize(nothing, START, evaluations=WORKERS, workers=WORKERS)  # what workers are forked from stays
     held.begin()
-    given = {"bounds": (LOW, HIGH), "evaluations": ROWS, "workers": WORKERS, "timeout": LIMIT_SECONDS}
-    zo.minimize(fun.ordered, START, run=run, **given)
+    given = {"evaluations": ROWS, "workers": WORKERS, "timeout": LIMIT_SECONDS}
+    whole = zo.RandomGradient(samples=ROWS // 2)  # one step asks for all of them; the default has smaller steps
+    zo.minimize(fun.ordered, START, bounds=(LOW, HIGH), estimator=whole, run=run, **given)
 
 
 ZOGRAD: dict[str, tuple[Setup, str, str]] = {
