@@ -106,7 +106,8 @@ def marked(mark: str, but: int) -> list[psutil.Process]:
             if process.environ().get(MARK) != mark or process.pid == but or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             words = " ".join(process.cmdline())
-            if "resource_tracker" in words or ("forkserver" in words and process.ppid() == but):
+            server = "forkserver" in words and os.getsid(process.pid) != process.pid  # a worker leads a session
+            if "resource_tracker" in words or server:
                 continue
             found.append(process)
     return found
