@@ -2,18 +2,13 @@
 
 import pickle
 import threading
-import weakref
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
-from multiprocessing.util import Finalize
-from typing import TYPE_CHECKING, final
+from typing import final
 
 from zograd.blackbox import Program
 from zograd.evaluate._pool_backend import Backend, Box, Lost, Returned, Task
 from zograd.evaluate._pool_worker import Answered, Asked, Boxes, answer, asked_of
-
-if TYPE_CHECKING:
-    from zograd.evaluate._pool_processes import Processes
 
 _here = threading.local()
 
@@ -136,13 +131,5 @@ def _isolated(pickled: bytes, asked: Asked, timeout: float | None) -> Answered |
     processes: Processes | None = getattr(_here, "processes", None)
     if processes is None:
         processes = _here.processes = Processes(1, timeout=timeout)  # ends with the thread
-        # A worker that is asked to end waits for its children first, and would do so forever.
-        Finalize(processes, _close, [weakref.ref(processes)], exitpriority=100)
     processes.timeout = timeout
     return processes.one(pickled, asked)
-
-
-def _close(processes: "weakref.ref[Processes]") -> None:
-    still = processes()
-    if still is not None:
-        still.close()
