@@ -23,7 +23,7 @@ def scalars(probes: Probes, values: Values) -> Weights:
 
 def lost(values: Values) -> float:
     """The rows that did not come back as finite numbers."""
-    return float(values.isfinite().logical_not().sum())
+    return float(len(values) - int(values.isfinite().sum()))
 
 
 def mean_of_finite(values: Tensor) -> float | None:

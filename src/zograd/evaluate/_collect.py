@@ -66,6 +66,8 @@ class Collector:
         """
         if self.shape is None:
             raise EvaluationError(f"every evaluation was lost ({self.tally}).{last_words(self.tally)}")
+        if len(self._good) == len(self.probes) == 1 and len(self._good[0][1]) == len(self.probes[0]):
+            return [self._good[0][1].to(self.probes[0].center, copy=True)]  # it came back as a whole, as it mostly does
         wave = [p.center.new_full((len(p), *self.shape), self.policy.fill) for p in self.probes]
         for finished, values in self._good:
             wave[finished.call][finished.rows.start : finished.rows.stop] = values
