@@ -393,6 +393,8 @@ class Parameters:
             except RuntimeError:  # torch.vmap has no rule for this comparison, which costs a quarter of the other
                 pass
         there = (vector == self.initial).all(-1, keepdim=True)
+        if vector.ndim > 1 and not there.any():
+            return values
         return torch.where(there, values - values.detach() + self._start, values)
 
     def _check(self, argument: str, numbers: Vector) -> None:

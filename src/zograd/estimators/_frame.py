@@ -87,7 +87,7 @@ class FrameGradient(GradientEstimator):
             require(bool(off < ORTHONORMAL), "basis", "have orthonormal columns", self.basis, hint)
         if isinstance(self.step, Tensor):
             vector("step", self.step, STEP_HINT)
-            require(bool((self.step > 0).all()), "step", "have positive entries only", self.step, STEP_HINT)
+            require(bool((array(self.step) > 0).all()), "step", "have positive entries only", self.step, STEP_HINT)
         else:
             positive("step", self.step, STEP_HINT)
         require(self.noise >= 0, "noise", "be a standard deviation, 0 or more", self.noise)

@@ -176,7 +176,7 @@ def _calls(probes: Sequence[Probes], rows_per_call: int | None) -> Iterator[tupl
             while taken < total:
                 space = space or rows_per_call or at_once
                 rows = min(space, total - taken)
-                waiting.append(points[taken : taken + rows])
+                waiting.append(points if rows == total else points[taken : taken + rows])
                 parts.append((call, range(start + taken, start + taken + rows)))
                 taken += rows
                 space -= rows

@@ -4,9 +4,12 @@ import copy
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
+from zograd._arrays import array
 from zograd._checks import instance, require
 from zograd._errors import ArgumentError
 from zograd._parameters import Parameters
@@ -139,7 +142,7 @@ class Descent(Strategy):
             self._step(estimate, probes, values)
         center = self.center.detach()
         center.copy_(self.parameters.clip(center))
-        diagnostics["step_length"] = float((center - probes.center).norm())
+        diagnostics["step_length"] = float(vector_norm(center - probes.center))
         self.number += 1
         self.evaluations += len(probes)
         self._asked = None
@@ -149,7 +152,7 @@ class Descent(Strategy):
             value,
             self.best_value,
             self.best_point,
-            len(values) - int(values.isfinite().sum()),
+            int(np.count_nonzero(~np.isfinite(array(values)))),
             diagnostics,
         )
 
@@ -221,7 +224,7 @@ def _made(optimizer: OptimizerFactory, center: torch.nn.Parameter) -> torch.opti
 
 
 def _diagnostics(estimate: Estimate) -> dict[str, float]:
-    numbers = {"gradient_norm": float(estimate.gradient.norm()), **estimate.diagnostics}
+    numbers = {"gradient_norm": float(vector_norm(estimate.gradient)), **estimate.diagnostics}
     if estimate.signal_to_noise is not None:
         numbers["signal_to_noise"] = estimate.signal_to_noise
     return numbers
