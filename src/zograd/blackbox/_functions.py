@@ -74,7 +74,9 @@ class Pointwise(FunctionBox):
 
     def __call__(self, points: Points) -> Values:
         """Call the function once a row."""
-        return torch.stack([self._packed(self.function(argument), points, None) for argument in self._arguments(points)])
+        return torch.stack(
+            [self._packed(self.function(argument), points, None) for argument in self._arguments(points)]
+        )
 
     def one(self, point: Vector) -> Tensor:
         """Call the function once.
