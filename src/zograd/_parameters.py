@@ -199,7 +199,7 @@ class Parameters:
         Raises:
             ArgumentError: When the shape is another, or a row is not finite and there are integers or choices.
         """
-        require(points.shape[1:] == self._shape, "points", f"have shape (n, {self.dimension})", points)
+        self._must_fit(points)
         values = self._values(points)
         singles: list[list[float]] = [[]] * len(points)
         if self._has_singles:
@@ -220,7 +220,7 @@ class Parameters:
         Raises:
             ArgumentError: When the shape is another, or a row is not finite and there are integers or choices.
         """
-        require(points.shape[1:] == self._shape, "points", f"have shape (n, {self.dimension})", points)
+        self._must_fit(points)
         values = self._values(points)
         return self._tree.unflatten([leaf.many(values) for leaf in self._leaves])
 
@@ -230,7 +230,8 @@ class Parameters:
         Args:
             points: Shape (d,) or (n, d), or any with d last.
         """
-        require(points.shape[-1:] == self._shape, "points", f"have {self.dimension} entries a row", points)
+        if points.shape[-1:] != self._shape:
+            require(False, "points", f"have {self.dimension} entries a row", points)
         return points.clamp(self.lower.to(points), self.upper.to(points)) if self._clips else points
 
     @property
@@ -290,6 +291,11 @@ class Parameters:
         if self._log is not None and self._log[entry]:
             return self.name(entry), kind, shown, bounds, "log", f"x {math.exp(width):.6g}"
         return self.name(entry), kind, shown, bounds, "linear", f"{width:.6g}"
+
+    def _must_fit(self, points: Points) -> None:
+        """Refuse points of another length; worded only when it fails."""
+        if points.shape[1:] != self._shape:
+            require(False, "points", f"have shape (n, {self.dimension})", points)
 
     def _read(self, argument: str, values: Sequence[Any]) -> Vector:
         """The numbers of all leaves in one float64 vector."""
