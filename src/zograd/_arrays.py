@@ -21,5 +21,8 @@ def array(tensor: Tensor) -> Array:
 
 
 def tensor_like(numbers: Array, like: Tensor) -> Tensor:
-    """``numbers`` as a tensor of the dtype and on the device of ``like``, sharing their memory where it can."""
-    return torch.from_numpy(numbers).to(like)
+    """``numbers`` as a tensor of the dtype and on the device of ``like``, in memory of torch's own.
+
+    Matrix products are the same bit for bit only where memory is aligned in the same way, as torch's is.
+    """
+    return torch.from_numpy(numbers).to(like, copy=True)
