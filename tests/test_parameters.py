@@ -115,6 +115,25 @@ def test_decoded_memory_is_its_own() -> None:
         assert same(parameters.decode(center), x0)
 
 
+def test_decoding_each_is_decoding_one_by_one_in_memory_of_its_own() -> None:
+    x0 = {"width": 2e-5, "count": 3, "kind": "b", "array": np.ones(2), "tensor": torch.zeros(2)}
+    parameters = zo.Parameters(
+        x0,
+        bounds={"width": (1e-6, 4e-4), "count": (1, 8)},
+        scale={"width": "log"},
+        integers=("count",),
+        choices={"kind": ("a", "b")},
+    )
+    points = torch.rand(5, parameters.dimension, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    points[3] = parameters.initial
+    each = list(parameters.decode_each(points))
+    each[0]["array"][:] = 7
+    each[1]["tensor"].fill_(7)
+    for row in (2, 3, 4):
+        assert repr(each[row]) == repr(parameters.decode(points[row]))
+    assert each[0]["tensor"].untyped_storage().data_ptr() != each[1]["tensor"].untyped_storage().data_ptr()
+
+
 def test_one_unit() -> None:
     parameters = Parameters(
         {"bounded": 1.0, "log": 10.0, "plain": 4.0, "unit": 6.0, "decade": 100.0, "both": 6.0, "half": 0.5},

@@ -63,7 +63,9 @@ def vector(argument: str, value: Tensor, hint: str = "") -> Tensor:
     """Return ``value``, a floating tensor of shape (d,) with d >= 1 and finite entries."""
     good = isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 1 and value.numel() > 0
     require(good, argument, "be a floating tensor of shape (d,) with d >= 1", value, hint)
-    require(bool(value.isfinite().all()), argument, "have finite entries only", value, hint)
+    finite = math.isfinite(float(value.detach().sum()))  # quick, but it may overflow
+    finite = finite or bool(value.isfinite().all())
+    require(finite, argument, "have finite entries only", value, hint)
     return value
 
 

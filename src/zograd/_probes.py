@@ -227,7 +227,9 @@ class Probes:
 
     def split(self, rows: int) -> Iterator["Probes"]:
         """The same probes in pieces of at most ``rows`` rows, in order."""
-        count("rows", rows)
+        if count("rows", rows) >= len(self) > 0:
+            yield self
+            return
         for start in range(0, len(self), rows):
             yield self[start : start + rows]
 
@@ -240,12 +242,8 @@ class Probes:
         Raises:
             ArgumentError: When there is not one weight a row.
         """
-        require(
-            weights.shape == (len(self),),
-            "weights",
-            f"have one entry for each of the {len(self)} rows",
-            weights,
-        )
+        if weights.shape != (len(self),):  # worded only when it fails
+            require(False, "weights", f"have one entry for each of the {len(self)} rows", weights)
         return self.offsets.weighted_sum(weights, self.center)
 
 

@@ -336,16 +336,17 @@ class Run(Iterator[Step]):
             with torch.no_grad():
                 for finished in self.evaluator.stream(self.blackbox, [probes]):
                     came_back += len(finished.rows)
-                    values = collector.add(finished)
-                    if self._enough(values if probes.quantity == "value" else values.new_empty(0)):
+                    found = collector.add(finished)
+                    if self._enough(found if probes.quantity == "value" else found.new_empty(0)):
                         break
         finally:
             self.evaluations -= len(probes) - came_back
-            self.strategy.notice(collector.values()[0])
+            values = collector.values()[0]
+            self.strategy.notice(values)
         if came_back < len(probes) or not tell:
             return None
         try:
-            step = self.strategy.tell(collector.values()[0])
+            step = self.strategy.tell(values)
         except GradientError as error:
             raise EvaluationError(
                 f"No step can be made: {self.tally.total - lost_before} of its {len(probes)} evaluations were lost "

@@ -1,6 +1,8 @@
 """What is evaluated."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,6 +34,14 @@ class BlackBox(ABC):
     def one(self, point: Vector) -> Tensor:
         """The value at one point, shape out: what a program of ``rows_per_call = 1`` is asked for."""
         return self(point[None])[0]
+
+    def each(self, points: Points) -> Iterator[Callable[[], Tensor | float]]:
+        """`one` of each row, to be called once: override where rows are cheaper to prepare together.
+
+        A call may return a number in place of a tensor of shape ().
+        """
+        for point in points:
+            yield partial(self.one, point)
 
     def probe(self, probes: Probes) -> Values:
         """The values at ``probes``, shape (n, *out): split, call, concatenate. Override where structure helps.

@@ -3,7 +3,8 @@
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar, final
 
 import torch
@@ -73,7 +74,9 @@ class Pointwise(FunctionBox):
 
     def __call__(self, points: Points) -> Values:
         """Call the function once a row."""
-        return torch.stack([self._packed(self._returned(point), points, None) for point in points])
+        return torch.stack(
+            [self._packed(self.function(argument), points, None) for argument in self._arguments(points)]
+        )
 
     def one(self, point: Vector) -> Tensor:
         """Call the function once.
@@ -81,15 +84,29 @@ class Pointwise(FunctionBox):
         Raises:
             EvaluationError: When it returns NaN or inf, or nothing made of numbers.
         """
-        result = self._returned(point)
-        if isinstance(result, float) and not math.isfinite(result):
-            raise EvaluationError(f"it returned {result}.", status="invalid")
-        if isinstance(result, float) and self.outputs is NUMBER:  # the common case, and the one that must be fast
-            return point.new_tensor(result)
-        return self._packed(result, point, None)
+        value = self._value(point.clone() if self.parameters is None else self.parameters.decode(point), point)
+        return value if isinstance(value, Tensor) else point.new_tensor(value)
 
-    def _returned(self, point: Vector) -> Any:
-        return self.function(self.parameters.decode(point) if self.parameters is not None else point.clone())
+    def each(self, points: Points) -> Iterator[Callable[[], Tensor | float]]:
+        """`one` of each row; all rows are decoded at once."""
+        for argument in self._arguments(points):
+            yield partial(self._value, argument, points)
+
+    def _arguments(self, points: Points) -> Iterator[Any]:
+        """What the function takes, for each row: its own to keep or to change."""
+        if self.parameters is not None:
+            return self.parameters.decode_each(points)
+        return (point.clone() for point in points)
+
+    def _value(self, argument: Any, like: Tensor) -> Tensor | float:
+        """What the function returns: a float as it is where it has returned one number before, else a tensor."""
+        result = self.function(argument)
+        if isinstance(result, float):  # the common case, and the one that must be fast
+            if not math.isfinite(result):
+                raise EvaluationError(f"it returned {result}.", status="invalid")
+            if self.outputs is NUMBER:
+                return result
+        return self._packed(result, like, None)
 
 
 @final

@@ -1,8 +1,10 @@
 """The mean over the directions that came back: shared by the estimators that average."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from zograd._arrays import array, tensor_like
 from zograd._checks import require
 from zograd._errors import GradientError
 from zograd._probes import Probes
@@ -23,13 +25,14 @@ def scalars(probes: Probes, values: Values) -> Weights:
 
 def lost(values: Values) -> float:
     """The rows that did not come back as finite numbers."""
-    return float(values.isfinite().logical_not().sum())
+    return float(np.count_nonzero(~np.isfinite(array(values))))
 
 
 def mean_of_finite(values: Tensor) -> float | None:
     """The mean of the finite entries, or ``None`` when there is none."""
-    finite = values[values.isfinite()]
-    return float(finite.mean()) if len(finite) else None
+    finite = np.isfinite(array(values))
+    kept = values if finite.all() else values[torch.from_numpy(finite).to(values.device)]
+    return float(kept.mean()) if len(kept) else None
 
 
 def mean_of_others(values: Weights) -> Weights:
@@ -55,19 +58,20 @@ def average(probes: Probes, factors: Weights, block: int | None = None) -> tuple
     Raises:
         GradientError: When no factor is finite.
     """
-    finite = factors.isfinite()
-    kept = int(finite.sum())
+    weights = array(factors)
+    finite = np.isfinite(weights)
+    kept = int(np.count_nonzero(finite))
     if kept == 0:
         raise GradientError(
             f"no gradient can be told: each of the {len(factors)} directions lost an evaluation that it needs. "
             "Check that the program runs at the centre, look closer to it, or take more samples."
         )
-    factors = factors.where(finite, torch.zeros_like(factors))
-    gradient = probes.weighted_sum(factors / kept)
-    squares = factors.square() * probes.offsets.squared_norms(probes.center).to(factors)
+    weights = np.where(finite, weights, 0)
+    gradient = probes.weighted_sum(tensor_like(weights / kept, factors))
+    squares = np.square(weights) * array(probes.offsets.squared_norms(probes.center).to(factors))
     if block is not None:
-        survivors = torch.stack([part.sum() for part in torch.split(finite, block)])
-        sums = torch.stack([part.sum() for part in torch.split(squares, block)])
+        starts = np.arange(0, len(weights), block)
+        survivors, sums = np.add.reduceat(finite, starts, dtype=int), np.add.reduceat(squares, starts)
         error = float(((1 - survivors / block) * sums).sum()) / kept**2
         return gradient, error if error > 0 else None
     if kept == 1:

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import cast, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from zograd._arrays import array, tensor_like
 from zograd._checks import count, instance, positive, require, vector
 from zograd._errors import GradientError
 from zograd._probes import Coordinates, Probes
@@ -95,12 +97,13 @@ class CoordinateGradient(GradientEstimator):
         vector("center", center, "It is the point where the gradient is wanted.")
         center = center.detach()
         index = self._index(center)
-        here, wanted = center[index], self._steps(center, index)
+        here = center[index]
+        wanted = self._steps(center, index, here)
         # Only the distance that floating point really moves belongs in the difference.
         ahead, behind = (here + wanted) - here, (here - wanted) - here
-        stuck = ((ahead == 0) | (behind == 0)).nonzero()
-        if len(stuck):
-            at = int(stuck[0])
+        stuck = (ahead == 0) | (behind == 0)
+        if stuck.any():
+            at = int(stuck.nonzero()[0])
             hint = f"Coordinate {int(index[at])} is {float(here[at])} in {center.dtype}; take a larger step."
             require(False, "step", "be large enough to move the centre", float(wanted[at]), hint)
         origin, still = index[:1], ahead.new_zeros(1)
@@ -112,6 +115,7 @@ class CoordinateGradient(GradientEstimator):
             offsets = Coordinates(torch.cat([index, index]), torch.cat([ahead, behind]))
         return Probes(center, offsets)
 
+    @np.errstate(all="ignore")
     def gradient(self, probes: Probes, values: Values) -> Estimate:
         """One difference for each coordinate.
 
@@ -126,47 +130,52 @@ class CoordinateGradient(GradientEstimator):
         variance = (self.noise or 0.0) ** 2
         base = mean_of_finite(values[:1]) if self.curvature or not self.central else None
         base_variance = variance
+        told, distance = array(values), array(steps.to(values))
         if not self.central:
             if base is None:
                 raise GradientError(
                     f"no gradient can be told: the value at the centre is lost, and each of the {len(values) - 1} "
                     "forward differences needs it. Evaluate again, or pass central=True."
                 )
-            rows, plus = probes[1:], steps[1:].to(values)
-            ahead, behind, minus = values[1:], torch.full_like(plus, torch.nan), -plus
+            rows, plus = probes[1:], distance[1:]
+            ahead, behind, minus = told[1:], np.full_like(plus, np.nan), -plus
         else:
             first = int(self.curvature)
             half = (len(values) - first) // 2
             rows = probes[first : first + half]
-            plus, minus = steps[first:].to(values).chunk(2)
-            ahead, behind = values[first:].chunk(2)
+            plus, minus = np.split(distance[first:], 2)
+            ahead, behind = np.split(told[first:], 2)
             if base is None:
-                base = mean_of_finite((ahead + behind) / 2)
-                base_variance = variance / (2 * max(1, int((ahead + behind).isfinite().sum())))
-        level = torch.nan if base is None else base
+                pairs = (ahead + behind) / 2
+                base = mean_of_finite(torch.from_numpy(pairs))
+                base_variance = variance / (2 * max(1, int(np.count_nonzero(np.isfinite(pairs)))))
+        level = np.nan if base is None else base
         forward, backward, both = (ahead - level) / plus, (behind - level) / minus, (ahead - behind) / (plus - minus)
-        one_sided = forward.where(forward.isfinite(), backward)
-        slopes = both.where(both.isfinite(), one_sided)
-        told = slopes.isfinite()
-        if not told.any():
+        whole = np.isfinite(both)
+        slopes = np.where(whole, both, np.where(np.isfinite(forward), forward, backward))
+        missing = ~np.isfinite(slopes)
+        if missing.all():
             raise GradientError(
                 f"no gradient can be told: none of the {len(slopes)} coordinates has a difference left "
                 f"({lost(values):.0f} of {len(values)} evaluations were lost). Check that the program runs at the "
                 "centre, or make the step smaller."
             )
-        noise = (2 * variance / (plus - minus).square()).where(
-            both.isfinite(), (variance + base_variance) / plus.square()
-        )
+        squared_error = None
+        if self.noise is not None:
+            one_sided = (variance + base_variance) / np.square(plus)
+            noise = np.where(whole, 2 * variance / np.square(plus - minus), one_sided)
+            squared_error = float(noise[~missing].sum())
         curvature = None
-        if self.curvature and values[0].isfinite():
+        if self.curvature and np.isfinite(told[0]):
             curvature = torch.full_like(probes.center, torch.nan)
-            curvature[offsets.index[1 : 1 + len(plus)]] = (2 * (forward - backward) / (plus - minus)).to(curvature)
+            index = offsets.index[1 : 1 + len(plus)]
+            curvature[index] = tensor_like(2 * (forward - backward) / (plus - minus), curvature)
         return Estimate(
-            rows.weighted_sum(slopes.where(told, torch.zeros_like(slopes)) / plus),
-            float(noise[told].sum()) if self.noise is not None else None,
+            rows.weighted_sum(tensor_like(np.where(missing, 0, slopes) / plus, values)),
+            squared_error,
             base,
             curvature,
-            {"lost": lost(values), "missing": float((~told).sum())},
+            {"lost": lost(values), "missing": float(np.count_nonzero(missing))},
         )
 
     def evaluations(self, dimension: int) -> int:
@@ -183,8 +192,8 @@ class CoordinateGradient(GradientEstimator):
         require(inside, "active", f"lie below d={len(center)}", int(self.active.max()), hint)
         return self.active.to(center.device)
 
-    def _steps(self, center: Vector, index: Indices) -> Weights:
-        """The wanted distance for each coordinate of ``index``."""
+    def _steps(self, center: Vector, index: Indices, here: Weights) -> Weights:
+        """The wanted distance for each coordinate of ``index``, which stands at ``here``."""
         if isinstance(self.step, Tensor):
             require(
                 self.step.shape == center.shape,
@@ -194,7 +203,7 @@ class CoordinateGradient(GradientEstimator):
             )
             return self.step.to(center)[index]
         if self.step is not None:
-            return torch.full_like(center[index], self.step)
+            return torch.full_like(here, self.step)
         power = 1 / 3 if self.central else 1 / 2
         scale: float = torch.finfo(center.dtype).eps ** power
-        return scale * center[index].abs().clamp(min=1.0)
+        return scale * here.abs().clamp(min=1.0)

@@ -35,18 +35,23 @@ def scatter(
     """
     vector("center", center, "It is the point where the gradient is wanted.")
     samples, dimension = len(scale), len(center)
-    which = torch.arange(samples)
-    if mirrored:
-        which, scale = which.repeat(2), torch.cat([scale, -scale])
-    if with_center:
-        which, scale = torch.cat([which[:1], which]), torch.cat([scale.new_zeros(1), scale])
+    if directions != "orthogonal" and samples * dimension > SEEDED_ENTRIES and dimension >= SEEDED_DIMENSION:
+        seed = torch.randint(2**62, (samples,), generator=generator)
+        if mirrored:
+            seed, scale = torch.cat([seed, seed]), torch.cat([scale, -scale])
+        if with_center:
+            seed, scale = torch.cat([seed[:1], seed]), torch.cat([scale.new_zeros(1), scale])
+        return Seeded(seed, scale, directions)
     if directions == "orthogonal":
         unit = orthogonal(samples, dimension, center.dtype, generator)
-    elif samples * dimension > SEEDED_ENTRIES and dimension >= SEEDED_DIMENSION:
-        return Seeded(torch.randint(2**62, (samples,), generator=generator)[which], scale, directions)
     else:
         unit = draw(directions, samples, dimension, center.dtype, generator)
-    return Dense((unit[which] * scale.to(unit)[:, None]).to(center.device))
+    rows = unit * scale.to(unit)[:, None]
+    if mirrored:
+        rows = torch.cat([rows, -rows])
+    if with_center:
+        rows = torch.cat([rows.new_zeros(1, dimension), rows])
+    return Dense(rows.to(center.device))
 
 
 def orthogonal(samples: int, dimension: int, dtype: torch.dtype, generator: torch.Generator) -> Points:

@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zograd._arrays import Array, array, tensor_like
 from zograd._checks import positive, require, vector
 from zograd._errors import GradientError
 from zograd._probes import Dense, Probes
@@ -80,11 +82,12 @@ class FrameGradient(GradientEstimator):
             hint = "Its columns are the directions: take those of torch.linalg.qr or torch.linalg.eigh."
             square = self.basis.ndim == 2 and self.basis.shape[0] == self.basis.shape[1] > 0
             require(square, "basis", "be a tensor of shape (d, d)", self.basis, hint)
-            off = (self.basis.T @ self.basis).fill_diagonal_(0).abs().max() + (self.basis.norm(dim=0) - 1).abs().max()
+            products = array(self.basis.T @ self.basis)
+            off = np.abs(products - np.eye(len(products))).max()
             require(bool(off < ORTHONORMAL), "basis", "have orthonormal columns", self.basis, hint)
         if isinstance(self.step, Tensor):
             vector("step", self.step, STEP_HINT)
-            require(bool((self.step > 0).all()), "step", "have positive entries only", self.step, STEP_HINT)
+            require(bool((array(self.step) > 0).all()), "step", "have positive entries only", self.step, STEP_HINT)
         else:
             positive("step", self.step, STEP_HINT)
         require(self.noise >= 0, "noise", "be a standard deviation, 0 or more", self.noise)
@@ -99,13 +102,14 @@ class FrameGradient(GradientEstimator):
         require(
             fits, "basis", f"have shape ({dimension}, {dimension}), as the centre has {dimension} entries", self.basis
         )
-        ahead, behind = self._lengths(center, steps)
+        ahead, behind = (tensor_like(lengths, center) for lengths in self._lengths(center, steps))
         frame = self._frame(center)
         rows = [(frame * ahead).T, -(frame * behind).T]
         if self.value is None:
             rows.insert(0, center.new_zeros(2, dimension))
         return Probes(center, Dense(torch.cat(rows)))
 
+    @np.errstate(all="ignore")
     def gradient(self, probes: Probes, values: Values) -> Estimate:
         """One slope and one curvature for each direction.
 
@@ -116,34 +120,34 @@ class FrameGradient(GradientEstimator):
         center, dimension = probes.center, probes.dimension
         first = 2 if self.value is None else 0
         level, here, repeat = self._level(values[:first], values)
-        frame = self._frame(center)
+        frame = self._frame(center).T
         rows = probes.offsets.dense(center)[first:]
-        ahead = (rows[:dimension] * frame.T).sum(1)
-        behind = -(rows[dimension:] * frame.T).sum(1)
-        prior = self.prior.to(values) if self.prior is not None else torch.zeros_like(ahead)
+        ahead, behind = array((rows[:dimension] * frame).sum(1)), array(-(rows[dimension:] * frame).sum(1))
+        told = array(values)
+        above, below = told[first : first + dimension], told[first + dimension :]
+        prior = array(self.prior.to(values)) if self.prior is not None else np.zeros_like(above)
         width = ahead + behind
-        both = (values[first : first + dimension] - values[first + dimension :]) / width - prior * (ahead - behind) / 2
-        forward = (values[first : first + dimension] - here) / ahead
-        backward = (here - values[first + dimension :]) / behind
-        forward = forward.where(forward.isfinite(), backward + prior * width / 2)
-        backward = backward.where(backward.isfinite(), forward - prior * width / 2)
-        curved = forward.isfinite()
-        curvature = (2 * (forward - backward) / width).where(curved, prior)
-        slopes = (forward - curvature * ahead / 2).where(curved, both)
-        told = slopes.isfinite()
-        slopes = slopes.where(told, torch.zeros_like(slopes))
+        forward, backward = (above - here) / ahead, (here - below) / behind
+        forward = np.where(np.isfinite(forward), forward, backward + prior * width / 2)
+        backward = np.where(np.isfinite(backward), backward, forward - prior * width / 2)
+        curved = np.isfinite(forward)
+        curvature = np.where(curved, 2 * (forward - backward) / width, prior)
+        both = (above - below) / width - prior * (ahead - behind) / 2
+        slopes = np.where(curved, forward - curvature * ahead / 2, both)
+        missing = ~np.isfinite(slopes)
+        slopes[missing] = 0
         if self.noise > 0 and self.prior is not None:
-            error = self.noise / (ahead * behind).abs()
-            trust = 1 / (1 + 6 * (error / prior.clamp(min=torch.finfo(prior.dtype).tiny)).square())
+            error = self.noise * (1 / np.abs(ahead * behind))
+            trust = 1 / (1 + 6 * np.square(error / np.maximum(prior, np.finfo(prior.dtype).tiny)))
             curvature = trust * curvature + (1 - trust) * prior
-        weights = torch.zeros_like(values)
+        weights = np.zeros_like(told)
         weights[first : first + dimension] = slopes / ahead
         return Estimate(
-            probes.weighted_sum(weights),
-            float((2 * self.noise**2 / width.square()).sum()) if self.noise > 0 else None,
+            probes.weighted_sum(tensor_like(weights, values)),
+            float(np.sum(2 * self.noise**2 * (1 / np.square(width)))) if self.noise > 0 else None,
             level,
-            curvature,
-            {"lost": lost(values), "missing": float((~told).sum())} | ({"repeat": repeat} if first else {}),
+            tensor_like(curvature, values),
+            {"lost": lost(values), "missing": float(missing.sum())} | ({"repeat": repeat} if first else {}),
         )
 
     def evaluations(self, dimension: int) -> int:
@@ -155,22 +159,26 @@ class FrameGradient(GradientEstimator):
             return torch.eye(len(center), dtype=center.dtype, device=center.device)
         return self.basis.to(center)
 
-    def _lengths(self, center: Vector, steps: Weights) -> tuple[Weights, Weights]:
+    @np.errstate(all="ignore")
+    def _lengths(self, center: Vector, steps: Weights) -> tuple[Array, Array]:
         """How far to go ahead and behind along each direction: less where a bound is near, the other way at a bound."""
+        wanted = array(steps)
         if self.lower is None and self.upper is None:
-            return steps, steps
-        frame = self._frame(center)
-        infinite = torch.full_like(center, torch.inf)
-        above = ((self.upper.to(center) if self.upper is not None else infinite) - center)[:, None]
-        below = (center - (self.lower.to(center) if self.lower is not None else -infinite))[:, None]
-        size = frame.abs().clamp(min=1e-9)
-        up = (above / size).where(frame > 0, below / size).where(frame.abs() > 1e-9, torch.inf).amin(0)
-        down = (below / size).where(frame > 0, above / size).where(frame.abs() > 1e-9, torch.inf).amin(0)
-        ahead, behind = steps.minimum(up), steps.minimum(down)
-        enough = NARROW * ahead.maximum(behind)
-        ahead, behind = ahead.where(ahead >= enough, -behind / 2), behind.where(behind >= enough, -ahead / 2)
+            return wanted, wanted
+        frame, here = array(self._frame(center)), array(center)
+        above = (array(self.upper.to(center)) if self.upper is not None else np.full_like(here, np.inf)) - here
+        below = here - (array(self.lower.to(center)) if self.lower is not None else np.full_like(here, -np.inf))
+        size, onward = np.abs(frame), frame > 0
+        along = size > 1e-9
+        size = np.maximum(size, 1e-9)
+        room_above, room_below = above[:, None] / size, below[:, None] / size
+        up = np.where(along, np.where(onward, room_above, room_below), np.inf).min(0)
+        down = np.where(along, np.where(onward, room_below, room_above), np.inf).min(0)
+        ahead, behind = np.minimum(wanted, up), np.minimum(wanted, down)
+        enough = NARROW * np.maximum(ahead, behind)
+        ahead, behind = np.where(ahead >= enough, ahead, -behind / 2), np.where(behind >= enough, behind, -ahead / 2)
         shut = (ahead == 0) & (behind == 0)
-        return ahead.where(~shut, steps), behind.where(~shut, steps)
+        return np.where(shut, wanted, ahead), np.where(shut, wanted, behind)
 
     def _level(self, repeats: Tensor, values: Values) -> tuple[float, float, float]:
         """The loss at the centre, the same or NaN where it is only guessed, and the variance of one value.

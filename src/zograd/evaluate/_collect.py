@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import final
 
+import numpy as np
 import torch
 
+from zograd._arrays import array
 from zograd._errors import EvaluationError
 from zograd._probes import Probes
 from zograd._typing import Values
@@ -54,10 +56,10 @@ class Collector:
             self._lose(finished, list(finished.rows))
             return self.probes[finished.call].center.new_full((len(finished.rows),), self.policy.fill)
         values = finished.values
-        finite = values.isfinite()
-        if not bool(finite.all()):
-            lost = ~finite.flatten(1).all(1) if values.ndim > 1 else ~finite
-            self._lose(finished, [finished.rows[row] for row in lost.nonzero().flatten().tolist()])
+        finite = np.isfinite(array(values))
+        if not finite.all():
+            lost = np.flatnonzero(~finite.reshape(len(finite), -1).all(1)).tolist()
+            self._lose(finished, [finished.rows[row] for row in lost])
             values = values.clone()
             values[lost] = self.policy.fill
         self._good.append((finished, values))
@@ -71,6 +73,8 @@ class Collector:
         """
         if self.shape is None:
             raise EvaluationError(f"every evaluation was lost ({self.tally}).{last_words(self.tally)}")
+        if len(self._good) == len(self.probes) == 1 and len(self._good[0][1]) == len(self.probes[0]):
+            return [self._good[0][1].to(self.probes[0].center, copy=True)]  # it came back as a whole, as it mostly does
         wave = [p.center.new_full((len(p), *self.shape), self.policy.fill) for p in self.probes]
         for finished, values in self._good:
             wave[finished.call][finished.rows.start : finished.rows.stop] = values

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -63,11 +64,11 @@ class InProcess(Evaluator):
     def _row_by_row(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
         """One point after the other."""
         for call, wave in enumerate(probes):
-            group = _Group(call)
-            for row, point in enumerate(_points(wave)):
+            group = _Group(call, wave.center)
+            for row, evaluate in enumerate(self._evaluations(blackbox, wave)):
                 started = time.perf_counter()
                 try:
-                    value = self._one(blackbox, point)
+                    value = evaluate()
                 except ArgumentError:
                     raise  # the caller's mistake, not the program's
                 except Exception as error:
@@ -80,10 +81,24 @@ class InProcess(Evaluator):
                     yield from group.report()  # Ctrl-C: what was paid for is kept
                     raise
                 else:
-                    yield from group.add(row, value, time.perf_counter() - started)
+                    seconds = time.perf_counter() - started
+                    if not group.fits(value):
+                        yield from group.report()
+                    if group.add(row, value, seconds):
+                        yield from group.report()
             yield from group.report()
 
-    def _one(self, blackbox: BlackBox, point: Vector) -> Tensor:
+    def _evaluations(self, blackbox: BlackBox, wave: Probes) -> Iterator[Callable[[], Tensor | float]]:
+        """The evaluation of each row, to be made; its points are made few at a time."""
+        at_once = max(1, ROWS_MATERIALISED_BYTES // (wave.dimension * wave.center.element_size()))
+        for piece in wave.split(at_once):
+            points = piece.points()
+            if self.retries:
+                yield from (partial(self._retried, blackbox, point) for point in points)
+            else:
+                yield from blackbox.each(points)
+
+    def _retried(self, blackbox: BlackBox, point: Vector) -> Tensor:
         """The value at one point; what is lost is tried again."""
         for attempt in range(self.retries):
             try:
@@ -116,35 +131,32 @@ def _is_lost(piece: Finished) -> bool:
     return piece.values is None or (len(piece.rows) == 1 and not bool(piece.values.isfinite().all()))
 
 
-def _points(wave: Probes) -> Iterator[Vector]:
-    """The points of ``wave``, few at a time in memory."""
-    at_once = max(1, ROWS_MATERIALISED_BYTES // (wave.dimension * wave.center.element_size()))
-    for piece in wave.split(at_once):
-        yield from piece.points()
-
-
 @final
 class _Group:
     """Rows in a row that came back well, reported together while they take less than `REPORT_SECONDS`."""
 
-    def __init__(self, call: int) -> None:
-        self.call, self.first, self.seconds = call, 0, 0.0
-        self.values: list[Tensor] = []
+    def __init__(self, call: int, center: Vector) -> None:
+        self.call, self.center, self.first, self.seconds = call, center, 0, 0.0
+        self.values: list[Any] = []
+        self.shape: torch.Size | None = None
 
-    def add(self, row: int, value: Tensor, seconds: float) -> Iterator[Finished]:
-        if self.values and value.shape != self.values[0].shape:
-            yield from self.report()
+    def fits(self, value: Tensor | float) -> bool:
+        """Whether it is what the others are: a tensor of their shape, or a number."""
+        return not self.values or self.shape == getattr(value, "shape", None)
+
+    def add(self, row: int, value: Tensor | float, seconds: float) -> bool:
+        """Take one in; say whether to report now."""
         if not self.values:
-            self.first = row
+            self.first, self.shape = row, getattr(value, "shape", None)
         self.values.append(value)
         self.seconds += seconds
-        if self.seconds >= REPORT_SECONDS:
-            yield from self.report()
+        return self.seconds >= REPORT_SECONDS
 
     def report(self) -> Iterator[Finished]:
         if self.values:
             rows = range(self.first, self.first + len(self.values))
-            yield Finished(self.call, rows, "ok", self.seconds, torch.stack(self.values))
+            values = self.center.new_tensor(self.values) if self.shape is None else torch.stack(self.values)
+            yield Finished(self.call, rows, "ok", self.seconds, values)
             self.values, self.seconds = [], 0.0
 
 
@@ -164,7 +176,7 @@ def _calls(probes: Sequence[Probes], rows_per_call: int | None) -> Iterator[tupl
             while taken < total:
                 space = space or rows_per_call or at_once
                 rows = min(space, total - taken)
-                waiting.append(points[taken : taken + rows])
+                waiting.append(points if rows == total else points[taken : taken + rows])
                 parts.append((call, range(start + taken, start + taken + rows)))
                 taken += rows
                 space -= rows

@@ -4,9 +4,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.linalg import vector_norm
 
+from zograd._arrays import array, tensor_like
 from zograd._checks import positive, require
 from zograd._errors import ArgumentError
 from zograd._parameters import Parameters
@@ -81,21 +85,19 @@ class QuasiNewton(StepRule):
         self.center: Tensor = tensors[0]
         self.restart = restart
         self._generator = torch.Generator().manual_seed(0)
-        self._lower = torch.full_like(self.center, -torch.inf)
-        self._upper = torch.full_like(self.center, torch.inf)
-        self._least = torch.zeros_like(self.center)
         self._parameters: Parameters | None = None
         self._framed = True
+        infinite = torch.full_like(self.center, torch.inf)
+        self._bound(-infinite, infinite, torch.zeros_like(self.center))
         self._begin(self.center.detach().clone())
         home = self.center.detach().clone()
         self.state[self.center] |= {"noise": 0.0, "pairs": 0, "home": home, "reach": 1.0, "ended": None}
 
     def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
         """Learn the bounds, how far whole numbers lie apart, and where random starts come from."""
-        self._lower, self._upper = parameters.lower.to(self.center), parameters.upper.to(self.center)
         self._generator = generator
         self._parameters = parameters
-        self._least = parameters.granularity.to(self.center)
+        self._bound(parameters.lower, parameters.upper, parameters.granularity)
         self._begin(self.center.detach().clone())
 
     @property
@@ -161,8 +163,8 @@ class QuasiNewton(StepRule):
         slopes = basis.T @ estimate.gradient
         measured = estimate.curvature if self._framed else None  # others measure along coordinates, not along the basis
         known = measured if measured is not None else 1 / s["scales"]
-        flat = (known == 0) & (slopes.abs() <= 1e-9 * estimate.gradient.norm())
-        if bool(flat.all()):
+        flat = (array(known) == 0) & (np.abs(array(slopes)) <= 1e-9 * float(vector_norm(estimate.gradient)))
+        if flat.all():
             s["lengths"] = (WIDEN * s["lengths"]).clamp(max=self._widest)
             s["fails"] += 1
             if s["fails"] > PATIENCE:
@@ -172,25 +174,27 @@ class QuasiNewton(StepRule):
         if s["noise"] > 0:
             error = s["noise"] ** 2 / (2 * s["lengths"].square())
             gradient = basis @ (slopes * slopes.square() / (slopes.square() + error))
-        held = ((x <= self._lower) & (gradient > 0)) | ((x >= self._upper) & (gradient < 0))
-        newton = -(s["metric"] @ gradient.where(~held, torch.zeros_like(gradient)))
+        here, uphill, (low, high) = array(x), array(gradient), self._box
+        held = ((here <= low) & (uphill > 0)) | ((here >= high) & (uphill < 0))
+        newton = -array(s["metric"] @ tensor_like(np.where(held, 0, uphill), x))
         newton[held] = 0
-        s["gradient"], s["newton"] = gradient, newton
+        s["gradient"], s["newton"] = gradient, tensor_like(newton, x)
         s["seen"], s["seen_values"] = probes.points(), values.clone()
-        s["trials"] = ((x + newton).clamp(self._lower, self._upper) - x)[None]
+        s["trials"] = tensor_like(np.minimum(np.maximum(here + newton, low), high) - here, x)[None]
 
     def settle(self, values: Values) -> None:
         """Move to the best point known, and set the next directions and lengths."""
         s = self._now
         x = self.center.detach()
-        points = torch.cat([s["seen"], x + s["trials"]])
-        told = torch.cat([s["seen_values"], values]).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        seen, trials = s["seen"], s["trials"]
+        told = np.concatenate([array(s["seen_values"]), array(values)])
+        told[~np.isfinite(told)] = np.inf
         s["trials"] = s["seen"] = s["seen_values"] = None
         row = int(told.argmin())
         best, level, noise = float(told[row]), s["value"], s["noise"]
         floor = max(3e-7 * max(abs(level), 1e-3) ** 0.5, CLEAR * noise**0.5)
         if best < level - CLEAR * noise:
-            self._move(points[row])
+            self._move(seen[row] if row < len(seen) else x + trials[row - len(seen)])
             s.update(value=best, size=(level - best) ** 0.5, fails=0, averaged=0, count=0, sum=0.0)
         elif noise > 0 and s["size"] * SHRINK <= floor:
             self._average(level)
@@ -209,10 +213,13 @@ class QuasiNewton(StepRule):
 
     # --- the parts of a step
 
-    @property
-    def _widest(self) -> float:
-        """`WIDEST`, or more where whole numbers lie further apart than that."""
-        return max(WIDEST, float(self._least.max()))
+    def _bound(self, lower: Vector, upper: Vector, least: Vector) -> None:
+        """Keep the bounds, how far whole numbers lie apart (0 for a real), and what follows from them."""
+        self._lower, self._upper, self._least = (each.to(self.center) for each in (lower, upper, least))
+        self._box = array(self._lower), array(self._upper)
+        self._whole = array(self._least) > 0
+        # Further than `WIDEST` where whole numbers lie further apart than that.
+        self._widest = max(WIDEST, float(self._least.max()))
 
     @property
     def _now(self) -> dict[str, Any]:
@@ -249,14 +256,14 @@ class QuasiNewton(StepRule):
         self._begin(spread.where(spread.isfinite(), x.clamp(self._lower, self._upper)))
 
     def _move(self, point: Vector) -> None:
-        with torch.no_grad():
-            self.center.copy_(self._snapped(point.clamp(self._lower, self._upper)))
-        s = self._now
-        s["reach"] = max(s["reach"], float((self.center.detach() - s["began"]).abs().max()))
+        x, s = self.center.detach(), self._now
+        x.copy_(self._snapped(point.clamp(self._lower, self._upper)))
+        s["reach"] = max(s["reach"], float(np.abs(array(x) - array(s["began"])).max()))
 
     def _snapped(self, point: Vector) -> Vector:
-        known = self._parameters
-        return point if known is None else mid_step(known, self._least > 0, point)
+        if self._parameters is None or not self._whole.any():
+            return point
+        return mid_step(self._parameters, self._least > 0, point)
 
     def _measure_noise(self, repeat: float | None) -> None:
         """Take the variance that one repeated centre tells into the mean of all of them."""
@@ -266,23 +273,23 @@ class QuasiNewton(StepRule):
             s["pairs"] += 1
 
     def _learn(
-        self, x: Vector, slopes: Vector, known: Vector, flat: Tensor, gradient: Vector, measured: bool
+        self, x: Vector, slopes: Vector, known: Vector, flat: NDArray[np.bool_], gradient: Vector, measured: bool
     ) -> Vector:
         """Bring the metric up to date; return the gradient."""
         s = self._now
         basis, first = s["basis"], s["previous"] is None
-        curvature = known.abs().maximum(slopes.abs() / self._widest)
-        # A direction that shows nothing is looked at from further away, four times as far.
-        fallback = curvature[~flat].median() if first else 1 / s["scales"] / WIDEN**2
-        curvature = curvature.where(~flat, fallback)
-        curvature = curvature.clamp(min=float(curvature.max()) * 1e-9)
+        curvature = np.maximum(np.abs(array(known)), np.abs(array(slopes)) / self._widest)
+        if flat.any():  # a direction that shows nothing is looked at from further away, four times as far
+            middle = np.quantile(curvature[~flat], 0.5, method="lower")
+            curvature = np.where(flat, middle if first else 1 / array(s["scales"]) / WIDEN**2, curvature)
+        curvature = np.maximum(curvature, float(curvature.max()) * 1e-9)
         if first or measured:
-            s["scales"] = 1 / curvature
+            s["scales"] = tensor_like(1 / curvature, x)
             s["metric"] = (basis * s["scales"]) @ basis.T
         if not first:
             moved, turned = x - s["previous"][0], gradient - s["previous"][1]
             along = float(moved @ turned)
-            if along > max(1e-6 * float(moved.norm() * turned.norm()), 4 * s["noise"], 1e-300):
+            if along > max(1e-6 * float(vector_norm(moved) * vector_norm(turned)), 4 * s["noise"], 1e-300):
                 pull = s["metric"] @ turned / along
                 cross = torch.outer(moved, pull)
                 stretch = float(turned @ pull) / along + 1 / along
@@ -307,14 +314,17 @@ class QuasiNewton(StepRule):
     def _aim(self) -> None:
         """The next directions and lengths: the metric's eigenvectors; axes near a bound and for whole numbers."""
         s = self._now
-        x, metric = self.center.detach(), s["metric"]
-        reach = (s["size"] * metric.diagonal().abs().sqrt()).clamp(max=self._widest)
-        near = ((x - self._lower).minimum(self._upper - x) < SHRINK * reach) | (self._least > 0)
-        if bool(near.any()):
-            alone = (near[:, None] | near) & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
-            metric = metric.where(~alone, torch.zeros_like(metric))
-        scales, basis = torch.linalg.eigh(metric)
-        s["scales"] = scales.clamp(min=max(float(scales.max()), 1e-100) / CONDITION)
-        s["basis"] = basis.where(basis.abs() >= 1e-9, torch.zeros_like(basis))
-        neighbour = (s["basis"].square().T @ self._least.square()).sqrt()
-        s["lengths"] = (s["scales"].sqrt() * s["size"]).clamp(1e-9, self._widest).maximum(neighbour)
+        x, metric, (low, high) = array(self.center), s["metric"], self._box
+        reach = np.minimum(array(s["size"] * metric.diagonal().abs().sqrt()), self._widest)
+        near = (np.minimum(x - low, high - x) < SHRINK * reach) | self._whole
+        if near.any():
+            alone = (near[:, None] | near) & ~np.eye(len(x), dtype=bool)
+            metric = tensor_like(np.where(alone, 0, array(metric)), metric)
+        scales, basis = (array(part) for part in torch.linalg.eigh(metric))
+        scales = np.maximum(scales, max(float(scales.max()), 1e-100) / CONDITION)
+        s["scales"] = tensor_like(scales, metric)
+        s["basis"] = tensor_like(np.where(np.abs(basis) >= 1e-9, basis, 0), metric)
+        lengths = np.minimum(np.maximum(array(s["scales"].sqrt()) * s["size"], 1e-9), self._widest)
+        if self._whole.any():
+            lengths = np.maximum(lengths, array((s["basis"].square().T @ self._least.square()).sqrt()))
+        s["lengths"] = tensor_like(lengths, metric)

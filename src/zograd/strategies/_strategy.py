@@ -1,5 +1,6 @@
 """Strategies: what to evaluate next, and what to make of it. No execution inside."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -80,6 +81,9 @@ class Strategy(ABC):
 
 def best_row(values: Values) -> tuple[int, float]:
     """The row of the least value, and that value; infinity where all are lost."""
-    known = values.nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=float("inf"))
+    row = int(values.argmin())
+    if math.isfinite(value := float(values[row])):  # argmin gives NaN and minus infinity first
+        return row, value
+    known = values.nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
     row = int(known.argmin())
     return row, float(known[row])
