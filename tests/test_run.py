@@ -50,6 +50,16 @@ def test_it_iterates_steps_within_the_budget(budget):
     assert list(run) == []
 
 
+def test_a_budget_below_one_step_is_spent_also_where_rows_are_slow():
+    def slow(point):
+        time.sleep(0.002)  # longer than rows are reported together
+        return float(sphere(point[None]))
+
+    run = zo.Run(descent(), zo.pointwise(slow), evaluations=5)
+    assert list(run) == []
+    assert (run.evaluations, run.stopped) == (5, "budget")
+
+
 def test_trial_steps_count_and_a_wave_that_does_not_fit_is_not_sent():
     fun = Counted()
     run = zo.Run(

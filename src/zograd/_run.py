@@ -300,9 +300,9 @@ class Run(Iterator[Step]):
                 self.evaluations = self._told
                 self.tally.counts = self._lost.copy()
             if self.evaluations + len(probes) > self.budget:
-                self.stopped = "budget"
                 if self._journal is None and self.evaluations == 0:  # too little for one step: look at what fits
                     self._wave(probes[: self.budget], tell=False)
+                self.stopped = self.stopped or "budget"
         if self.stopped:
             self.close()
             raise StopIteration
