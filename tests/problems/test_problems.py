@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import zograd as zo
@@ -18,18 +19,59 @@ def made() -> list[Problem]:
 
 @pytest.mark.parametrize("problem", made(), ids=lambda problem: problem.name)
 def test_what_every_problem_keeps(problem: Problem) -> None:
-    start = problem.fun(problem.x0)
+    start = problem.value(problem.x0)
     assert isinstance(start, float)
     assert np.isfinite(start)
-    assert problem.fun(problem.x0) == start
+    assert (problem.value(problem.x0) == start) is not problem.noise
     parameters = problem.parameters()
-    assert problem.fun(parameters.decode(parameters.initial)) == pytest.approx(start, abs=1e-9)
+    assert problem.noise or problem.value(parameters.decode(parameters.initial)) == pytest.approx(start, abs=1e-6)
+    if problem.residuals is not None and not problem.noise:
+        differences = problem.residual(problem.x0)
+        assert differences.dtype.is_floating_point
+        assert differences.ndim == 1
+        assert start == pytest.approx(float((differences.double() ** 2).mean()), rel=1e-5)
     picture = problem.draw(problem.x0, 60)
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
     assert max(picture.shape) == 60
     assert problem.name in [make.__name__ for make in ALL]
     assert problem.minimum is None or problem.minimum <= start
+
+
+def lines() -> Problem:
+    """Two lines through points, with a whole number: what a batched program of a structure looks like."""
+    places = torch.arange(5.0)
+
+    def residuals(points: dict[str, torch.Tensor]) -> torch.Tensor:
+        return points["slope"][:, None] * places + points["offset"][:, None] - 3.0 * places
+
+    return Problem(
+        name="lines",
+        summary="two numbers",
+        fun=zo.batched(lambda points: (residuals(points) ** 2).mean(1)),
+        residuals=zo.batched(residuals),
+        x0={"slope": 1.0, "offset": 2},
+        bounds={"slope": (-9, 9), "offset": (-9, 9)},
+        integers=("offset",),
+        loss="error",
+        draw=lambda point, size: np.zeros((size, size, 3), np.uint8),
+        evaluations=300,
+    )
+
+
+def test_a_batched_program_is_worth_the_mean_of_its_squared_residuals() -> None:
+    problem = lines()
+    assert problem.residual(problem.x0).tolist() == [2.0, 0.0, -2.0, -4.0, -6.0]
+    assert problem.value(problem.x0) == 12.0
+    assert problem.value({"slope": 3.0, "offset": 1}) == 1.0
+    result = problem.solve(300)
+    assert result.fun < 0.2
+    assert isinstance(result.x["offset"], int)
+
+
+def test_a_program_of_one_number_has_no_residuals() -> None:
+    with pytest.raises(zo.ArgumentError, match="`problem` must have residuals, found 'plateau'"):
+        plateau().residual(0.0)
 
 
 def test_every_problem_is_listed_once() -> None:
