@@ -9,12 +9,54 @@ import torch
 from PIL import Image
 
 import zograd as zo
-from zograd.problems import ALL, Problem, picture, plateau, rosenbrock
+from zograd.problems import (
+    ALL,
+    Problem,
+    caustic,
+    led,
+    mnist_weights,
+    picture,
+    plateau,
+    rosenbrock,
+    texture,
+    toy,
+)
 from zograd.problems._drawing import module
 
 
 def made() -> list[Problem]:
-    return [picture(shapes=5, size=16), plateau(), rosenbrock(3)]
+    return [
+        picture(shapes=5, size=16),
+        plateau(),
+        rosenbrock(3),
+        toy(),
+        led(1),
+        caustic(8, 24, 12),
+        texture(size=12),
+        mnist_weights(),
+    ]
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [*made(), rosenbrock(2, squared=True), caustic(8, 24, 12, noise=True)],
+    ids=lambda problem: f"{problem.name}{len(problem.details)}",
+)
+def test_rows_of_a_wave_stand_alone(problem: Problem) -> None:
+    if not isinstance(problem.fun, zo.BlackBox):
+        pytest.skip("its program takes one point")
+    parameters = problem.parameters()
+    generator = torch.Generator().manual_seed(1)
+    moved = 0.05 * torch.randn(5, parameters.dimension, generator=generator, dtype=torch.float64)
+    points = parameters.clip(parameters.initial + moved)
+    box = problem.fun.over(parameters)  # type: ignore[attr-defined]
+    torch.manual_seed(0)
+    together = box(points)
+    assert together.shape == (5,)
+    for row, point in enumerate(points):
+        torch.manual_seed(0)  # what a noisy one draws, once a call
+        torch.testing.assert_close(box(point[None])[0], together[row], rtol=1e-5, atol=1e-7)
+    assert len(together.unique()) > 1
 
 
 @pytest.mark.parametrize("problem", made(), ids=lambda problem: problem.name)
@@ -87,14 +129,15 @@ def test_solve_passes_its_settings_on_and_lets_them_be_replaced() -> None:
     assert stuck.nfev <= 40
 
 
-def test_rosenbrock_gradient_is_that_of_central_differences() -> None:
-    problem = rosenbrock(4)
+@pytest.mark.parametrize("squared", [False, True])
+def test_rosenbrock_gradient_is_that_of_central_differences(squared: bool) -> None:
+    problem = rosenbrock(4, squared)
     point = np.random.default_rng(0).normal(size=4)
     step = 1e-6 * np.eye(4)
-    differences = [(problem.fun(point + row) - problem.fun(point - row)) / 2e-6 for row in step]
+    differences = [(problem.value(point + row) - problem.value(point - row)) / 2e-6 for row in step]
     assert problem.gradient is not None
-    np.testing.assert_allclose(problem.gradient(point), differences, rtol=1e-6)
-    assert problem.fun(np.ones(4)) == 0.0
+    np.testing.assert_allclose(problem.gradient(point), differences, rtol=1e-5)
+    assert problem.value(np.ones(4)) == 0.0
     np.testing.assert_array_equal(problem.gradient(np.ones(4)), np.zeros(4))
 
 
@@ -114,6 +157,10 @@ def test_plateau_has_no_derivative_and_as_many_levels_as_asked() -> None:
         (picture, {"shapes": 0}),
         (picture, {"size": 4}),
         (picture, {"shapes": True}),
+        (led, {"displays": 13}),
+        (caustic, {"control": 3}),
+        (texture, {"size": 0}),
+        (mnist_weights, {"number": -1}),
     ],
 )
 def test_wrong_numbers_say_what_must_hold(make: type, arguments: dict[str, int], unchecked: None) -> None:
