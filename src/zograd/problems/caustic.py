@@ -28,7 +28,7 @@ def caustic(control: int = 32, photons: int = 128, size: int = 64, noise: bool =
 
     .. math:: f(s) = \frac{1}{w^2} \sum_{\text{pixels}} \left(\text{picture}(s) - \text{goal}\right)^2
 
-    The goal is 1 where .6 < r < .8 or |x| < .1 and |y| < .5, else 0. Counting has no derivative: a photon is in one
+    The goal is 1 where ``.6 < r < .8``, or ``|x| < .1`` and ``|y| < .5``, else 0. Counting has no derivative: a photon is in one
     pixel or in the next, so that the loss is a staircase with very small steps.
 
     The start is 0.5 plus normal numbers of standard deviation 0.05.
