@@ -28,8 +28,8 @@ def caustic(control: int = 32, photons: int = 128, size: int = 64, noise: bool =
 
     .. math:: f(s) = \frac{1}{w^2} \sum_{\text{pixels}} \left(\text{picture}(s) - \text{goal}\right)^2
 
-    The goal is 1 where ``.6 < r < .8``, or ``|x| < .1`` and ``|y| < .5``, else 0. Counting has no derivative: a photon is in one
-    pixel or in the next, so that the loss is a staircase with very small steps.
+    The goal is 1 where ``.6 < r < .8``, or ``|x| < .1`` and ``|y| < .5``, else 0. Counting has no derivative: a photon
+    is in one pixel or in the next, so that the loss is a staircase with very small steps.
 
     The start is 0.5 plus normal numbers of standard deviation 0.05.
 
@@ -51,7 +51,7 @@ def caustic(control: int = 32, photons: int = 128, size: int = 64, noise: bool =
 
     References:
         Fischer and Ritschel, ZeroGrads: Learning Local Surrogates for Non-Differentiable Graphics, ACM Trans. Graph.
-        2024, section 5 (this task). Wallace, WebGL Water, 2011 (counting photons).
+        2024 (this task). Wallace, WebGL Water, 2011 (counting photons).
     """
     whole("control", control, 4, 512, "More control points can draw finer lines; try 32.")
     whole("photons", photons, 8, 4096, "Too few leave pixels empty; try twice the pixels.")

@@ -27,7 +27,7 @@ def toy() -> Problem:
 
     References:
         Fischer and Ritschel, ZeroGrads: Learning Local Surrogates for Non-Differentiable Graphics, ACM Trans. Graph.
-        2024, figure 2. Akima, A new method of interpolation and smooth curve fitting, J. ACM 1970.
+        2024. Akima, A new method of interpolation and smooth curve fitting, J. ACM 1970.
     """
 
     def draw(point: Line, size: int) -> Picture:
