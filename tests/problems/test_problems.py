@@ -138,6 +138,7 @@ def test_rosenbrock_gradient_is_that_of_central_differences(squared: bool) -> No
     assert problem.gradient is not None
     np.testing.assert_allclose(problem.gradient(point), differences, rtol=1e-5)
     assert problem.value(np.ones(4)) == 0.0
+    assert problem.value(point) == pytest.approx(float((problem.residual(point) ** 2).mean()))
     np.testing.assert_array_equal(problem.gradient(np.ones(4)), np.zeros(4))
 
 
