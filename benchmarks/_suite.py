@@ -27,6 +27,7 @@ class Case:
         length: How far a parameter moves before the loss looks different, in units of the parameters: spreads and rates
             of all methods are multiples of it. It is the spread of the released ZeroGrads where it has the problem.
         samples: Directions a step, for the methods that have them.
+        tunings: Seeds on which a setting is tried.
         heavy: Left out unless it is named: minutes a run.
     """
 
@@ -35,6 +36,7 @@ class Case:
     targets: tuple[float, ...]
     length: float
     samples: tuple[int, ...]
+    tunings: int = 1
     heavy: bool = False
 
 
@@ -46,10 +48,10 @@ def _problem(name: str, **arguments: Any) -> Callable[[int], problems.Problem]:
 
 
 CASES: dict[str, Case] = {
-    "toy": Case(_problem("toy"), 4_000, (1.5, 0.01, 1e-6), 0.033, (4,)),
-    "plateau": Case(_problem("plateau"), 2_000, (0.2, 0.0), 0.05, (4,)),
-    "rosenbrock": Case(_problem("rosenbrock", squared=True), 10_000, (2.9, 1e-4, 1e-8), 0.033, (4,)),
-    "led": Case(_problem("led"), 10_000, (0.1, 0.01, 0.0), 0.33, (8, 32)),
+    "toy": Case(_problem("toy"), 4_000, (1.5, 0.01, 1e-6), 0.033, (4,), tunings=3),
+    "plateau": Case(_problem("plateau"), 2_000, (0.2, 0.0), 0.05, (4,), tunings=3),
+    "rosenbrock": Case(_problem("rosenbrock", squared=True), 10_000, (2.9, 1e-4, 1e-8), 0.033, (4,), tunings=3),
+    "led": Case(_problem("led"), 10_000, (0.1, 0.01, 0.0), 0.33, (8, 32), tunings=3),
     "caustic": Case(_problem("caustic"), 30_000, (0.15, 0.1, 0.05), 0.0125, (8, 32)),
     "mnist_weights": Case(_problem("mnist_weights"), 50_000, (0.05, 0.005, 0.0005), 0.025, (8, 32)),
     "texture64": Case(_problem("texture", size=64), 50_000, (0.05, 0.02, 0.005), 0.025, (32,)),

@@ -1,9 +1,9 @@
 """Every method on every problem at equal evaluations, step sizes tuned for every method.
 
-First every setting of a method's grid runs once, on a seed of its own, and then those beside the best, until the best
-lies inside; then the best runs on the other seeds, which alone are reported. The best is the one that reaches the
-furthest target, in the fewest evaluations; where none is reached, the lowest loss. Interrupt it and call it again: it
-goes on where it was.
+First every setting of a method's grid runs on seeds of its own (three where a run is cheap, one elsewhere), and then
+those beside the best, until the best lies inside; then the best runs on the other seeds, which alone are reported. The
+best is the one that reaches the furthest target, in the fewest evaluations; where none is reached, the lowest loss.
+Interrupt it and call it again: it goes on where it was.
 
     OMP_NUM_THREADS=1 python benchmarks/suite.py --quick              # one seed, two settings, a tenth of the budget
     OMP_NUM_THREADS=1 python benchmarks/suite.py --cases toy rosenbrock --jobs 2
@@ -113,23 +113,41 @@ def text_of(settings: Settings) -> str:
 
 
 def best_settings(rows: Iterable[Row], case: str, method: str, budget: int) -> str | None:
-    """The setting of the grid that did best on the tuning seed; ``None`` before it was tried."""
-    tried = [
-        row
-        for row in rows
-        if (row["case"], row["method"], row["budget"], row["seed"]) == (case, method, str(budget), str(TUNING_SEED))
-    ]
-    return min(tried, key=lambda row: score(row, CASES[case].targets))["settings"] if tried else None
+    """The setting of the grid that did best on the tuning seeds; ``None`` before one was tried."""
+    scores: dict[str, list[tuple[float, ...]]] = {}
+    for row in rows:
+        if (row["case"], row["method"], row["budget"]) == (case, method, str(budget)) and is_tuning(row):
+            scores.setdefault(row["settings"], []).append(score(row, CASES[case].targets))
+
+    def order(name: str) -> tuple[Any, ...]:
+        # Where all is alike, as on a plateau, the grid grows towards wider spreads; and never by the order of the rows.
+        return (*np.mean(scores[name], axis=0), -json.loads(name).get("spread", 0.0), name)
+
+    return min(scores, key=order, default=None)
+
+
+def is_tuning(row: Row) -> bool:
+    """Whether a run was made to choose a setting, and is not reported."""
+    return int(row["seed"]) >= TUNING_SEED
 
 
 def measure(results: Results, cases: Sequence[str], methods: Sequence[str], seeds: int, quick: bool, jobs: int) -> None:
     """Tune, then repeat the best with other seeds."""
-    budgets = {name: CASES[name].budget // (QUICK_SHARE if quick else 1) for name in cases}
-    pairs = [(case, method) for case in cases for method in methods]
+    pairs = [
+        {"case": case, "method": method, "budget": CASES[case].budget // (QUICK_SHARE if quick else 1)}
+        for case in cases
+        for method in methods
+    ]
+
+    def tried(pair: Row, settings: Settings) -> list[Row]:
+        count = 1 if quick or not settings else CASES[pair["case"]].tunings
+        return [pair | {"settings": text_of(settings), "seed": TUNING_SEED + number} for number in range(count)]
+
     grid = [
-        {"case": case, "method": method, "settings": text_of(settings), "budget": budgets[case], "seed": TUNING_SEED}
-        for case, method in pairs
-        for settings in METHODS[method].grid(CASES[case], quick)
+        task
+        for pair in pairs
+        for settings in METHODS[pair["method"]].grid(CASES[pair["case"]], quick)
+        for task in tried(pair, settings)
     ]
     for _ in range(1 if quick else MOST_ROUNDS):
         done = len(results.rows)
@@ -137,33 +155,28 @@ def measure(results: Results, cases: Sequence[str], methods: Sequence[str], seed
         if len(results.rows) == done:
             break
         grid = [
-            {
-                "case": case,
-                "method": method,
-                "settings": text_of(settings),
-                "budget": budgets[case],
-                "seed": TUNING_SEED,
-            }
-            for case, method in pairs
-            if (best := best_settings(results.rows, case, method, budgets[case])) is not None
-            for settings in METHODS[method].beside(CASES[case], json.loads(best))
+            task
+            for pair in pairs
+            if (best := best_settings(results.rows, **pair)) is not None
+            for settings in METHODS[pair["method"]].beside(CASES[pair["case"]], json.loads(best))
+            for task in tried(pair, settings)
         ]
     repeated = [
-        {"case": case, "method": method, "settings": best, "budget": budgets[case], "seed": seed}
-        for case, method in pairs
+        pair | {"settings": best, "seed": seed}
+        for pair in pairs
         for seed in range(seeds)
-        if (best := best_settings(results.rows, case, method, budgets[case])) is not None
+        if (best := best_settings(results.rows, **pair)) is not None
     ]
     sweep(repeated, run, results, jobs)
 
 
 def chosen_rows(rows: Sequence[Row], case: str, method: str, budget: int) -> list[Row]:
-    """The reported runs of a method: its best setting, on all seeds but the one it was tuned on."""
+    """The reported runs of a method: its best setting, on all seeds but those it was tuned on."""
     wanted = (case, method, best_settings(rows, case, method, budget), str(budget))
     return [
         row
         for row in rows
-        if (row["case"], row["method"], row["settings"], row["budget"]) == wanted and row["seed"] != str(TUNING_SEED)
+        if (row["case"], row["method"], row["settings"], row["budget"]) == wanted and not is_tuning(row)
     ]
 
 
@@ -213,7 +226,7 @@ def report(rows: Sequence[Row], budgets: dict[str, int], reference: Sequence[Row
             spent = f"{int(runs[0]['evaluations']):,} evaluations"
             lines.append([f"ZeroGrads, {name}", spent, *counts, last, f"{float(runs[0]['seconds']):.3g}"])
         if lines:
-            seeds = len({row["seed"] for row in rows if row["case"] == case} - {str(TUNING_SEED)})
+            seeds = len({row["seed"] for row in rows if row["case"] == case and not is_tuning(row)})
             header = ["method", "settings", *(f"to {target:g}" for target in targets), "best", "s"]
             parts += [
                 f"### {case}: {budget:,} evaluations, {seeds} seed{'s' if seeds > 1 else ''}\n",
