@@ -6,6 +6,7 @@ import sys
 HEAVY = [
     "PIL",
     "cma",
+    "cmaes",
     "click",
     "ioh",
     "jinja2",

@@ -19,7 +19,7 @@ from zograd._terminate import Terminated, terminable
 from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
 from zograd.estimators import GradientEstimator
 from zograd.evaluate import NAME, FailurePolicy, Journal, Pool, evaluator_for, failure_policy
-from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Step
+from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Step, StrategyFactory
 
 ENDINGS = {
     "budget": (0, "The budget of {budget} evaluations is spent ({nfev} used)."),
@@ -39,6 +39,7 @@ def minimize(
     estimator: GradientEstimator | None = None,
     optimizer: OptimizerFactory | None = None,
     scheduler: SchedulerFactory | None = None,
+    strategy: StrategyFactory | None = None,
     bounds: Any = None,
     scale: Any = None,
     integers: Any = None,
@@ -70,6 +71,8 @@ def minimize(
         estimator: Where to look and what to conclude, such as ``zo.RandomGradient(samples=8)``.
         optimizer: Any ``torch.optim`` class or `functools.partial` of one, or a rule of `zograd.optim`.
         scheduler: A learning-rate scheduler's class or partial, stepped once a gradient.
+        strategy: In place of all three: a `Strategy` class or partial, called with the parameters and ``seed=``, such
+            as ``zograd.strategies.CMAES``.
         bounds: SciPy's forms: one pair, a sequence of pairs, ``scipy.optimize.Bounds``, or a structure like
             ``x0``. The program never sees a point outside them.
         scale: ``"log"``, or the length of one unit, for all or in a structure like ``x0``; see `Parameters`.
@@ -129,18 +132,18 @@ def minimize(
     # What was chosen when the run began stays, also where the budget has been raised since.
     planned = _planned(run) if run is not None and is_there else evaluations
     chooser = Chooser(parameters, planned, seed)
-    strategy = chooser.strategy(estimator, optimizer, scheduler)
+    decider = chooser.strategy(estimator, optimizer, scheduler, strategy)
     evaluator = evaluator_for(policy, workers=workers, timeout=timeout, executor=executor, seed=seed)
     pool = evaluator if isinstance(evaluator, Pool) else contextlib.nullcontext()
     options: dict[str, Any] = {
         "evaluations": evaluations, "max_time": max_time, "target": target, "policy": policy, "evaluator": evaluator,
     }  # fmt: skip
     if run is None:
-        going = Run(strategy, blackbox, **options)
+        going = Run(decider, blackbox, **options)
     else:
         settings = {"estimator": estimator, "optimizer": optimizer, "scheduler": scheduler, "seed": seed}
         begin = Run.resume if is_there else Run.create
-        going = begin(run, strategy, blackbox, configuration=settings, **options)
+        going = begin(run, decider, blackbox, configuration=settings, **options)
     where = _where(run, going)
     history: list[Step] = []
 
@@ -153,7 +156,7 @@ def minimize(
         ]
         if going.tally.total:
             words.append(f"{going.tally.total} evaluations were lost ({going.tally}).")
-        point, value = strategy.answer
+        point, value = decider.answer
         return Result(
             x=parameters.decode(point),
             fun=value,

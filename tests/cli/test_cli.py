@@ -50,10 +50,16 @@ Options:
   -h, --help  Show this message and exit.
 
 Commands:
-  list        Show the problems that there are.
-  picture     Reproduce a photograph through a renderer without a gradient.
-  plateau     Walk down a staircase whose slope is zero almost everywhere.
-  rosenbrock  Follow a narrow, curved valley to its end.
+  caustic        Shape the surface of water so that light draws on the floor.
+  led            Switch the segments of LED displays until they show pi.
+  list           Show the problems that there are.
+  mnist_weights  Find the weights of a network whose output is a given digit.
+  picture        Reproduce a photograph through a renderer without a gradient.
+  plateau        Walk down a staircase whose slope is zero almost everywhere.
+  rosenbrock     Follow a narrow, curved valley to its end.
+  texture        Find every value of a picture from its distance to a
+                 photograph.
+  toy            Find the deeper of two valleys along a line.
 """,
     ("demo", "picture"): """\
 Usage: zograd demo picture [OPTIONS]
@@ -80,6 +86,9 @@ Usage: zograd demo rosenbrock [OPTIONS]
 
 Options:
   --dimension INTEGER    The number of parameters, d.  [default: 2]
+  --squared BOOLEAN      Whether the loss is f(x)^2, from a random start; f(x)
+                         by default, from (-1.2, 1, -1.2, ...).  [default:
+                         False]
   --evaluations INTEGER  How often the program may be run.  [default: as the
                          problem needs]
   --seed INTEGER         Same seed, same run.  [default: 0]
@@ -161,13 +170,21 @@ def test_your_own_image(zograd: Any, tmp_path: Path) -> None:
     assert "--image &#39;my picture.png&#39;" in (tmp_path / "demo-picture" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("name", ["plateau", "rosenbrock"])
+@pytest.mark.parametrize("name", ["plateau", "rosenbrock", "toy"])
 def test_the_classics(zograd: Any, tmp_path: Path, name: str) -> None:
     code, out, _ = zograd("demo", name, "--evaluations", "60")
     assert code == 0
     assert out.splitlines()[-1] == f"The report: demo-{name}/report.html"
     assert (tmp_path / f"demo-{name}" / "run.gif").exists()
     assert not (tmp_path / f"demo-{name}" / "target.png").exists()
+
+
+@pytest.mark.parametrize("words", [("led", "--displays", "1"), ("caustic", "--control", "4", "--photons", "24")])
+def test_what_has_a_target_shows_it(zograd: Any, tmp_path: Path, words: tuple[str, ...]) -> None:
+    code, out, _ = zograd("demo", *words, "--evaluations", "60")
+    assert code == 0
+    assert f"demo-{words[0]}/report.html" in out
+    assert (tmp_path / f"demo-{words[0]}" / "target.png").exists()
 
 
 def test_without_a_name_it_is_the_picture(zograd: Any, monkeypatch: pytest.MonkeyPatch) -> None:

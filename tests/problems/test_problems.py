@@ -5,31 +5,115 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import zograd as zo
-from zograd.problems import ALL, Problem, picture, plateau, rosenbrock
+from zograd.problems import (
+    ALL,
+    Problem,
+    caustic,
+    led,
+    mnist_weights,
+    picture,
+    plateau,
+    rosenbrock,
+    texture,
+    toy,
+)
 from zograd.problems._drawing import module
 
 
 def made() -> list[Problem]:
-    return [picture(shapes=5, size=16), plateau(), rosenbrock(3)]
+    return [
+        picture(shapes=5, size=16),
+        plateau(),
+        rosenbrock(3),
+        toy(),
+        led(1),
+        caustic(8, 24, 12),
+        texture(size=12),
+        mnist_weights(),
+    ]
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [*made(), rosenbrock(2, squared=True), caustic(8, 24, 12, noise=True)],
+    ids=lambda problem: f"{problem.name}{len(problem.details)}",
+)
+def test_rows_of_a_wave_stand_alone(problem: Problem) -> None:
+    if not isinstance(problem.fun, zo.BlackBox):
+        pytest.skip("its program takes one point")
+    parameters = problem.parameters()
+    generator = torch.Generator().manual_seed(1)
+    moved = 0.05 * torch.randn(5, parameters.dimension, generator=generator, dtype=torch.float64)
+    points = parameters.clip(parameters.initial + moved)
+    box = problem.fun.over(parameters)  # type: ignore[attr-defined]
+    torch.manual_seed(0)
+    together = box(points)
+    assert together.shape == (5,)
+    for row, point in enumerate(points):
+        torch.manual_seed(0)  # what a noisy one draws, once a call
+        torch.testing.assert_close(box(point[None])[0], together[row], rtol=1e-5, atol=1e-7)
+    assert len(together.unique()) > 1
 
 
 @pytest.mark.parametrize("problem", made(), ids=lambda problem: problem.name)
 def test_what_every_problem_keeps(problem: Problem) -> None:
-    start = problem.fun(problem.x0)
+    start = problem.value(problem.x0)
     assert isinstance(start, float)
     assert np.isfinite(start)
-    assert problem.fun(problem.x0) == start
+    assert (problem.value(problem.x0) == start) is not problem.noise
     parameters = problem.parameters()
-    assert problem.fun(parameters.decode(parameters.initial)) == pytest.approx(start, abs=1e-9)
+    assert problem.noise or problem.value(parameters.decode(parameters.initial)) == pytest.approx(start, abs=1e-6)
+    if problem.residuals is not None and not problem.noise:
+        differences = problem.residual(problem.x0)
+        assert differences.dtype.is_floating_point
+        assert differences.ndim == 1
+        assert start == pytest.approx(float((differences.double() ** 2).mean()), rel=1e-5)
     picture = problem.draw(problem.x0, 60)
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
     assert max(picture.shape) == 60
     assert problem.name in [make.__name__ for make in ALL]
     assert problem.minimum is None or problem.minimum <= start
+
+
+def lines() -> Problem:
+    """Two lines through points, with a whole number: what a batched program of a structure looks like."""
+    places = torch.arange(5.0)
+
+    def residuals(points: dict[str, torch.Tensor]) -> torch.Tensor:
+        return points["slope"][:, None] * places + points["offset"][:, None] - 3.0 * places
+
+    return Problem(
+        name="lines",
+        summary="two numbers",
+        fun=zo.batched(lambda points: (residuals(points) ** 2).mean(1)),
+        residuals=zo.batched(residuals),
+        x0={"slope": 1.0, "offset": 2},
+        bounds={"slope": (-9, 9), "offset": (-9, 9)},
+        integers=("offset",),
+        loss="error",
+        draw=lambda point, size: np.zeros((size, size, 3), np.uint8),
+        evaluations=300,
+    )
+
+
+def test_a_batched_program_is_worth_the_mean_of_its_squared_residuals() -> None:
+    problem = lines()
+    assert problem.residual(problem.x0).tolist() == [2.0, 0.0, -2.0, -4.0, -6.0]
+    assert problem.value(problem.x0) == 12.0
+    assert problem.value({"slope": 3.0, "offset": 1}) == 1.0
+    result = problem.solve(300)
+    assert result.fun < 0.2
+    assert isinstance(result.x["offset"], int)
+
+
+def test_a_program_of_one_number_has_no_residuals() -> None:
+    with pytest.raises(zo.ArgumentError, match="`problem` must have residuals, found 'plateau'"):
+        plateau().residual(0.0)
 
 
 def test_every_problem_is_listed_once() -> None:
@@ -45,14 +129,16 @@ def test_solve_passes_its_settings_on_and_lets_them_be_replaced() -> None:
     assert stuck.nfev <= 40
 
 
-def test_rosenbrock_gradient_is_that_of_central_differences() -> None:
-    problem = rosenbrock(4)
+@pytest.mark.parametrize("squared", [False, True])
+def test_rosenbrock_gradient_is_that_of_central_differences(squared: bool) -> None:
+    problem = rosenbrock(4, squared)
     point = np.random.default_rng(0).normal(size=4)
     step = 1e-6 * np.eye(4)
-    differences = [(problem.fun(point + row) - problem.fun(point - row)) / 2e-6 for row in step]
+    differences = [(problem.value(point + row) - problem.value(point - row)) / 2e-6 for row in step]
     assert problem.gradient is not None
-    np.testing.assert_allclose(problem.gradient(point), differences, rtol=1e-6)
-    assert problem.fun(np.ones(4)) == 0.0
+    np.testing.assert_allclose(problem.gradient(point), differences, rtol=1e-5)
+    assert problem.value(np.ones(4)) == 0.0
+    assert problem.value(point) == pytest.approx(float((problem.residual(point) ** 2).mean()))
     np.testing.assert_array_equal(problem.gradient(np.ones(4)), np.zeros(4))
 
 
@@ -72,6 +158,10 @@ def test_plateau_has_no_derivative_and_as_many_levels_as_asked() -> None:
         (picture, {"shapes": 0}),
         (picture, {"size": 4}),
         (picture, {"shapes": True}),
+        (led, {"displays": 13}),
+        (caustic, {"control": 3}),
+        (texture, {"size": 0}),
+        (mnist_weights, {"number": -1}),
     ],
 )
 def test_wrong_numbers_say_what_must_hold(make: type, arguments: dict[str, int], unchecked: None) -> None:

@@ -45,7 +45,7 @@ def _solve(problem: Problem, outputs: Outputs, budget: int, seed: int) -> int:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{problem.name}[/bold]: {problem.summary}")
     console.print(", ".join(f"{name} {fact}" for name, fact in problem.details.items()), style="dim")
-    start = float(problem.fun(problem.x0))
+    start = problem.value(problem.x0)
     with progress(console, budget, start) as shown:
         result = problem.solve(budget, seed=seed, progress=False, callback=shown)
     interrupted = not result.success

@@ -33,6 +33,8 @@ def summary_of(make: object) -> str:
 
 
 for make in ALL:
-    demo.add_command(
-        click.Command(make.__name__, callback=demonstrate(make), params=options_of(make), help=summary_of(make) + ".")
+    said = summary_of(make) + "."
+    command = click.Command(
+        make.__name__, callback=demonstrate(make), params=options_of(make), help=said, short_help=said
     )
+    demo.add_command(command)

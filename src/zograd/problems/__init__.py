@@ -5,10 +5,26 @@ finds it there, with its arguments as options.
 """
 
 from zograd.problems._problem import Problem
+from zograd.problems.caustic import caustic
+from zograd.problems.led import led
+from zograd.problems.mnist_weights import mnist_weights
 from zograd.problems.picture import picture
 from zograd.problems.plateau import plateau
 from zograd.problems.rosenbrock import rosenbrock
+from zograd.problems.texture import texture
+from zograd.problems.toy import toy
 
-ALL = (picture, plateau, rosenbrock)
+ALL = (picture, plateau, rosenbrock, toy, led, caustic, texture, mnist_weights)
 
-__all__ = ["ALL", "Problem", "picture", "plateau", "rosenbrock"]
+__all__ = [
+    "ALL",
+    "Problem",
+    "caustic",
+    "led",
+    "mnist_weights",
+    "picture",
+    "plateau",
+    "rosenbrock",
+    "texture",
+    "toy",
+]

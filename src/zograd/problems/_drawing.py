@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import zograd as zo
 from zograd.problems._problem import Picture
@@ -39,3 +40,18 @@ def chart(size: int, plot: Callable[[Any], None]) -> Picture:
     plot(axes)
     board.draw()
     return np.array(board.buffer_rgba())[:, :, :3]
+
+
+def enlarged(levels: Any, size: int) -> Picture:
+    """Levels in [0, 1], shape (height, width) or (height, width, 3), as a picture whose longer side is ``size``.
+
+    Every pixel stays a square, however large: what one sees is what was compared.
+    """
+    shown = np.asarray(levels, np.float64)
+    shown = np.repeat(shown[..., None], 3, 2) if shown.ndim == 2 else shown
+    height, width = shown.shape[:2]
+    scale = size / max(height, width)
+    rows = np.arange(max(1, round(scale * height))) * height // max(1, round(scale * height))
+    columns = np.arange(max(1, round(scale * width))) * width // max(1, round(scale * width))
+    levels_there: NDArray[np.float64] = shown[rows][:, columns]
+    return (255.0 * levels_there.clip(0.0, 1.0)).round().astype(np.uint8)

@@ -9,6 +9,19 @@ import zograd as zo
 from zograd.problems._drawing import module
 from zograd.problems._problem import Picture
 
+PORTRAIT = "Grace Hopper, United States Navy (public domain)"
+FILE = "grace_hopper.jpg"
+FACE = (96, 10, 416, 330)
+
+
+def portrait() -> Any:
+    """The face of Grace Hopper, from the portrait that matplotlib ships as sample data: 320 x 320 pixels.
+
+    Raises:
+        MissingExtraError: When matplotlib or Pillow is not installed.
+    """
+    return opened(Path(module("matplotlib.cbook").get_sample_data(FILE, asfileobj=False))).crop(FACE)
+
 
 def opened(path: Path) -> Any:
     """A picture file as an upright RGB `PIL.Image.Image`, transparent parts over white.

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from zograd.problems._arguments import whole
 from zograd.problems._drawing import canvas, module
-from zograd.problems._photograph import opened, resized
+from zograd.problems._photograph import PORTRAIT, opened, portrait, resized
 from zograd.problems._problem import Picture, Problem
 
-PHOTOGRAPH = "grace_hopper.jpg"
-FACE = (96, 10, 416, 330)
 LARGEST = 256
 
 Ellipses = dict[str, NDArray[np.float64]]
@@ -51,7 +49,7 @@ def picture(image: Path | None = None, shapes: int = 150, size: int = 64, seed: 
     """
     whole("shapes", shapes, 1, 10_000, "More shapes show more detail and need more evaluations; try 150.")
     whole("size", size, 8, LARGEST, "It is the longer side in pixels at which pictures are compared; try 64.")
-    photograph = _portrait() if image is None else opened(image)
+    photograph = portrait() if image is None else opened(image)
     pixels = resized(photograph, min(size, max(photograph.size)))
     error = PictureError(pixels)
     height, width = pixels.shape[:2]
@@ -74,7 +72,7 @@ def picture(image: Path | None = None, shapes: int = 150, size: int = 64, seed: 
         draw=error.draw,
         target=partial(resized, photograph),
         details={
-            "photograph": "Grace Hopper, United States Navy (public domain)" if image is None else image.name,
+            "photograph": PORTRAIT if image is None else image.name,
             "ellipses": str(shapes),
             "parameters": str(9 * shapes),
             "pixels compared": f"{width} x {height}, 8 bits a channel",
@@ -154,11 +152,6 @@ class Renderer:
         self._bytes[:] = self._empty
         drawn.draw(self._renderer)
         return self._bytes[:, :, :3]
-
-
-def _portrait() -> Any:
-    sample = module("matplotlib.cbook").get_sample_data(PHOTOGRAPH, asfileobj=False)
-    return opened(Path(sample)).crop(FACE)
 
 
 def _start(shapes: int, seed: int) -> Ellipses:

@@ -1,8 +1,19 @@
 """Strategies: what to evaluate next, and what to make of it."""
 
 from zograd.strategies._choose import Chooser
+from zograd.strategies._cmaes import CMAES
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
 from zograd.strategies._pilot import Pilot
-from zograd.strategies._strategy import Step, Strategy
+from zograd.strategies._strategy import Step, Strategy, StrategyFactory
 
-__all__ = ["Chooser", "Descent", "OptimizerFactory", "Pilot", "SchedulerFactory", "Step", "Strategy"]
+__all__ = [
+    "CMAES",
+    "Chooser",
+    "Descent",
+    "OptimizerFactory",
+    "Pilot",
+    "SchedulerFactory",
+    "Step",
+    "Strategy",
+    "StrategyFactory",
+]

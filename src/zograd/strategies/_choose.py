@@ -10,7 +10,7 @@ from zograd.optim import AnnealedAdam, BlockNewton, QuasiNewton
 from zograd.optim._annealed_adam import CHECKS
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
 from zograd.strategies._pilot import Pilot
-from zograd.strategies._strategy import Strategy
+from zograd.strategies._strategy import Strategy, StrategyFactory
 
 LARGEST_FRAME = 200
 """The most parameters for which a dense metric is kept: its arithmetic is O(d^3) a gradient."""
@@ -56,12 +56,23 @@ class Chooser:
         estimator: GradientEstimator | None = None,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
+        whole: StrategyFactory | None = None,
     ) -> Strategy:
-        """The strategy, with what the user named in its place.
+        """The strategy, with what the user named in its place: parts of it, or the ``whole``.
 
         Raises:
-            ArgumentError: When the estimator is none, or there is a scheduler and no optimiser for it.
+            ArgumentError: When the estimator is none, there is a scheduler and no optimiser for it, or the whole is
+                none, or comes with parts.
         """
+        if whole is not None:
+            alone = estimator is None and optimizer is None and scheduler is None
+            hint = "It decides everything that these would."
+            require(alone, "strategy", "come without estimator, optimizer and scheduler", whole, hint)
+            hint = "Pass zograd.strategies.CMAES, or functools.partial(zograd.strategies.CMAES, spread=0.1)."
+            require(callable(whole), "strategy", "be a Strategy class or a partial of one", whole, hint)
+            made = whole(self.parameters, seed=self.seed)
+            instance("strategy", made, Strategy, "make a Strategy", hint)
+            return made
         if estimator is not None:
             instance("estimator", estimator, GradientEstimator, "a GradientEstimator", "Try zo.RandomGradient().")
         hint = "The rules chosen here find the length of their steps: pass optimizer=torch.optim.Adam, or leave it out."

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -77,6 +78,10 @@ class Strategy(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave: the next `ask` is the same, bit for bit."""
+
+
+StrategyFactory = Callable[..., Strategy]
+"""A `Strategy` class, or a ``functools.partial`` of one: called with the `Parameters` and ``seed=``, it makes one."""
 
 
 def best_row(values: Values) -> tuple[int, float]:
