@@ -27,7 +27,7 @@ def cornell(size: int = 64) -> Problem:
     lamp, so that edges and shadows are hard: a pixel's brightness jumps when one of them passes over it. Automatic
     differentiation of this renderer works, and sees the shading alone.
 
-    **Cost**: 0.7 to 1.5 ms an evaluation at 64 pixels, less in batches.
+    **Cost**: one picture an evaluation, which costs less in batches; two rays a pixel.
 
     Args:
         size: Pixels along each side of the picture.

@@ -45,7 +45,7 @@ def house(size: int = 64) -> Problem:
     every parameter; a wrong count puts every window where there is wall, and one more may be worse before the right one
     is better.
 
-    **Cost**: one drawing an evaluation, 0.4 ms at 64 pixels, less in batches.
+    **Cost**: one drawing an evaluation, which costs less in batches.
 
     Args:
         size: Pixels along each side of the picture.

@@ -38,7 +38,7 @@ def mesh(level: int = 4, size: int = 48) -> Problem:
     vertices move the whole and the last ones details. A pixel shows the nearest triangle that its centre lies in,
     shaded by the triangle's slope towards the light: contours jump from pixel to pixel.
 
-    **Cost**: one rendering of six views an evaluation, about 5 ms at the fourth level.
+    **Cost**: one rendering of six views an evaluation.
 
     Args:
         level: How often the edges are halved; 0 has 36 parameters, each level about four times as many.

@@ -36,7 +36,7 @@ def rocket(bursts: int = 20) -> Problem:
     is negative), both from the beginning of the burst and in whole ticks of the simulation: an engine is on or off. The
     derivative is therefore zero wherever it exists.
 
-    **Cost**: one flight of 240 steps an evaluation, 6 ms alone, 0.1 ms in a batch of 100.
+    **Cost**: one flight of 240 steps an evaluation; a batch of a hundred takes little longer than one.
 
     Args:
         bursts: How many bursts there are, half the number of parameters.
