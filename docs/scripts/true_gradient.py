@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 STARTS, EVALUATIONS = 5, 1500
 COUNTED = 3
 """Evaluations that a step on the true gradient is counted as: a forward and a backward pass."""
-RATES, SPREADS = (0.003, 0.01, 0.03), (0.05, 0.1)
+RATES, SPREADS = (0.001, 0.003, 0.01, 0.03), (0.02, 0.05, 0.1)
 
 problem = cornell()
 room, wanted = Room(64), pictures(Room(64), batch(WANTED))
@@ -108,7 +108,7 @@ for name, _, runs in WAYS:
 print("\n".join(lines))
 
 figure = plt.figure(figsize=(9, 6.9))
-above, below = figure.subfigures(2, 1, height_ratios=[1.55, 1])
+above, below = figure.subfigures(2, 1, height_ratios=[1.75, 1])
 left, right = above.subplots(1, 2)
 
 # Along one parameter, with all others where they are wanted.
@@ -142,7 +142,7 @@ for name, color, runs in WAYS:
         right.plot(spent, best, color=color, lw=1, alpha=0.45)
     spent, best, _ = runs[0]
     right.plot(spent, best, color=color, label=name)
-right.set(yscale="log", xlabel="evaluations", ylabel="lowest loss so far", xlim=(0, EVALUATIONS))
+right.set(yscale="log", xlabel="evaluations", ylabel="lowest loss so far", xlim=(0, EVALUATIONS), ylim=(8e-5, 0.1))
 right.legend(loc="lower left", fontsize=8)
 right.set_title("Five starts each")
 
@@ -160,5 +160,4 @@ for axes, (name, drawing, color) in zip(panels, drawings, strict=True):
 path = PICTURES / "true_gradient.png"
 figure.savefig(path, metadata={"Software": None})
 with Image.open(path) as sheet:
-    few = sheet.convert("RGB").quantize(256)
-few.save(path, optimize=True)
+    sheet.convert("RGB").save(path, optimize=True)

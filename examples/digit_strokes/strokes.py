@@ -66,10 +66,11 @@ class Writer(nn.Module):
         self.encoder = nn.Sequential(nn.Linear(SIDE**2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * LATENT))
         self.decoder = nn.Sequential(nn.Linear(LATENT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, NUMBERS))
         self.renderer = renderer
-        # The first strokes go from the upper left to the lower right.
-        line = torch.linspace(-1.0, 1.0, CONTROLS).repeat_interleave(2)
+        # The first strokes are rings, from which every digit is near: a straight line does not close by itself.
+        turn = torch.linspace(-0.5, 1.5, CONTROLS) * torch.pi
+        ring = torch.stack([turn.cos(), turn.sin()], 1).flatten()
         with torch.no_grad():
-            self.decoder[-1].bias.copy_(torch.cat([line, torch.zeros(1)]))
+            self.decoder[-1].bias.copy_(torch.cat([ring, torch.zeros(1)]))
 
     def strokes(self, latent: Tensor) -> Tensor:
         """Where the pen goes, shape (n, 25)."""
