@@ -62,7 +62,8 @@ ENTRIES = [
 
 def solved(entry: Entry) -> None:
     """Solve one and draw it."""
-    problem = entry.make()
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        problem = entry.make()
     parameters = problem.parameters()
     start = problem.value(problem.x0)
     result = problem.solve(entry.evaluations, seed=0, progress=False, **entry.settings)
