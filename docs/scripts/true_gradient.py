@@ -160,4 +160,6 @@ for axes, (name, drawing, color) in zip(panels, drawings, strict=True):
 path = PICTURES / "true_gradient.png"
 figure.savefig(path, metadata={"Software": None})
 with Image.open(path) as sheet:
-    sheet.convert("RGB").save(path, optimize=True)
+    full = sheet.convert("RGB")
+# Fewer colours, spread over neighbouring pixels so that the shading has no bands.
+full.quantize(palette=full.quantize(256), dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
