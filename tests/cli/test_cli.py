@@ -51,11 +51,16 @@ Options:
 
 Commands:
   caustic        Shape the surface of water so that light draws on the floor.
+  cornell        Find the lamp and the blocks of a room from its picture.
+  house          Find how many floors, windows and pickets a house was made
+                 with, and how large all is.
   led            Switch the segments of LED displays until they show pi.
   list           Show the problems that there are.
+  mesh           Make a sphere the shape that six shaded views show.
   mnist_weights  Find the weights of a network whose output is a given digit.
   picture        Reproduce a photograph through a renderer without a gradient.
   plateau        Walk down a staircase whose slope is zero almost everywhere.
+  rocket         Land a rocket whose engines are either on or off.
   rosenbrock     Follow a narrow, curved valley to its end.
   texture        Find every value of a picture from its distance to a
                  photograph.

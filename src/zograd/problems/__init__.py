@@ -6,24 +6,32 @@ finds it there, with its arguments as options.
 
 from zograd.problems._problem import Problem
 from zograd.problems.caustic import caustic
+from zograd.problems.cornell import cornell
+from zograd.problems.house import house
 from zograd.problems.led import led
+from zograd.problems.mesh import mesh
 from zograd.problems.mnist_weights import mnist_weights
 from zograd.problems.picture import picture
 from zograd.problems.plateau import plateau
+from zograd.problems.rocket import rocket
 from zograd.problems.rosenbrock import rosenbrock
 from zograd.problems.texture import texture
 from zograd.problems.toy import toy
 
-ALL = (picture, plateau, rosenbrock, toy, led, caustic, texture, mnist_weights)
+ALL = (picture, plateau, rosenbrock, toy, led, caustic, texture, mnist_weights, mesh, cornell, house, rocket)
 
 __all__ = [
     "ALL",
     "Problem",
     "caustic",
+    "cornell",
+    "house",
     "led",
+    "mesh",
     "mnist_weights",
     "picture",
     "plateau",
+    "rocket",
     "rosenbrock",
     "texture",
     "toy",
