@@ -1,0 +1,286 @@
+"""Gauss-Newton without derivatives: model every residual, not only the sum of their squares."""
+
+import copy
+import math
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from zograd._checks import count, require
+from zograd._errors import GradientError
+from zograd._parameters import Parameters
+from zograd._probes import Dense, Probes
+from zograd._typing import Points, Values, Vector
+from zograd.optim._step_rule import mid_step
+from zograd.strategies._footprints import Grid
+from zograd.strategies._krylov import damped_steps
+from zograd.strategies._measurement import Measurement
+from zograd.strategies._slopes import Slopes
+from zograd.strategies._strategy import Step, Strategy
+
+WIDE, NARROW = 0.1, 1e-3
+"""The two steps that tell a smooth program from one with jumps, in units of the parameters."""
+NARROWEST, LEAST_WIDE = 1e-6, 0.02
+BLURS = (1.0, 2.0, 4.0)
+"""Widths in pixels under which steps are tried."""
+TRIALS = 16
+"""Steps tried at once, at most."""
+SHARE = 8
+"""One trial for so many evaluations of a measurement."""
+
+
+@final
+class GaussNewton(Strategy):
+    def __init__(self, x0: Any, *, evaluations: int = 1000, seed: int = 0) -> None:
+        self.parameters = x0 if isinstance(x0, Parameters) else Parameters(x0)
+        self.budget = count("evaluations", evaluations, hint="The budget, by which the method is chosen.")
+        self.shape: tuple[int, ...] | None = None
+        self.generator = torch.Generator().manual_seed(seed)
+        start = self.parameters.clip(self.parameters.initial.clone()).cpu()
+        self.center = mid_step(self.parameters, self.parameters.integer, start)
+        self.best_value, self.best_point = float("inf"), self.center.clone()
+        self.number = self.evaluations = 0
+        self.phase = "pilot"
+        self.residuals = torch.zeros(0, dtype=torch.float64)
+        self.value = float("inf")
+        self.told = 1
+        self.noisy = self.smooth = False
+        self.reach = WIDE
+        self.damping, self.raised = 1e-2, 2.0
+        self.blur = 0
+        self.refused = 0
+        self.cycle = (float("inf"), 0)
+        self.measurement = Measurement(self.parameters, self.budget)
+        self.widest = torch.zeros(0, dtype=torch.float64)
+        self._asked: Probes | None = None
+        self._steps: Points = torch.zeros(0, 0)
+
+    # --- what Strategy asks for
+
+    @property
+    def answer(self) -> tuple[Vector, float]:
+        if self.noisy and self.told > 1:
+            return self.center.clone(), self.value
+        return super().answer
+
+    def losses(self, values: Values) -> Values:
+        return values.flatten(1).square().mean(1) if values.ndim > 1 else values.square()
+
+    def notice(self, values: Values) -> None:
+        super().notice(self.losses(values))
+
+    def ask(self) -> Probes:
+        if self._asked is None:
+            if self.phase == "pilot":
+                offsets = self._pilot()
+            elif self.phase == "measure":
+                room = max(1, self.budget - self.evaluations) if self.evaluations < self.budget else 2**30
+                offsets = self.measurement.offsets(self.center, self.reach, room, self.generator)
+                offsets = self._with_center(offsets)
+            else:
+                offsets = self._with_center(self._trials())
+            self._asked = Probes(self.center.clone(), Dense(offsets))
+        return self._asked
+
+    def tell(self, values: Values) -> Step:
+        probes = self.ask()
+        require(values.shape[:1] == (len(probes),), "values", f"have {len(probes)} rows, one a probe", values)
+        self.shape = tuple(values.shape[1:])
+        self.notice(values)
+        outputs = values.detach().cpu().double().reshape(len(probes), -1)
+        losses = outputs.square().mean(1)
+        self.evaluations += len(probes)
+        self.number += 1
+        before = self.center
+        diagnostics = {"step": self.reach, "damping": self.damping}
+        if self.phase == "pilot":
+            self._found(outputs, losses)
+        else:
+            if self.noisy:
+                self._again(outputs[0], losses[0])
+                outputs, losses = outputs[1:], losses[1:]
+            if self.phase == "measure":
+                finished = self.measurement.told(outputs, self.residuals)
+                diagnostics["measured"] = float(len(outputs))
+                self.phase = "try" if finished else "measure"
+                self.refused = 0
+            else:
+                self._judge(outputs, losses, diagnostics)
+        diagnostics["step_length"] = float((self.center - before).norm())
+        lost = int((~values.reshape(len(probes), -1).isfinite().all(1)).sum())
+        self._asked = None
+        value = self.value if math.isfinite(self.value) else None
+        return Step(self.number, self.evaluations, value, self.best_value, self.best_point, lost, diagnostics)
+
+    # --- the start
+
+    def _pilot(self) -> Points:
+        """The start twice, and a pair of opposite points at each of two distances."""
+        low, high = (side.cpu().to(self.center) for side in (self.parameters.lower, self.parameters.upper))
+        space = torch.minimum(self.center - low, high - self.center).clamp(min=0)
+        signs = torch.randint(2, self.center.shape, generator=self.generator).to(self.center) * 2 - 1
+        moves = ~self.parameters.fixed.cpu()
+        rows = [torch.zeros_like(self.center)] * 2
+        for reach in (WIDE, NARROW):
+            offset = signs * torch.minimum(torch.full_like(space, reach), space) * moves
+            rows += [offset, -offset]
+        return torch.stack(rows)
+
+    def _found(self, outputs: Tensor, losses: Tensor) -> None:
+        """Learn from the pilot whether there is noise, and whether the outputs are smooth."""
+        known = losses[:2].isfinite()
+        if not bool(known.any()):
+            raise GradientError("the start must be evaluated, found that it was lost twice.")
+        self.residuals = outputs[:2][known].mean(0)
+        self.value = float(self.residuals.square().mean())
+        self.noisy = bool(known.all()) and not torch.equal(outputs[0], outputs[1])
+        wide, narrow = (_bend(outputs[place], outputs[place + 1], self.residuals) for place in (2, 4))
+        self.smooth = not self.noisy and narrow < 0.2 * wide
+        self.reach = NARROW if self.smooth else WIDE
+        self.damping = 1e-3 if self.smooth else 1.0
+        self.measurement.begin(outputs.shape[1], self.noisy, Grid.of(self.shape or ()))
+        self.phase = "measure"
+        self.cycle = (self.value, self.evaluations)
+
+    def _with_center(self, offsets: Points) -> Points:
+        return torch.cat([torch.zeros_like(offsets[:1]), offsets]) if self.noisy else offsets
+
+    def _again(self, outputs: Tensor, loss: Tensor) -> None:
+        """Under noise the centre is evaluated with every wave, and its residuals are a mean."""
+        if bool(loss.isfinite()):
+            total = self.value * self.told + float(loss)
+            self.residuals = (self.residuals * self.told + outputs) / (self.told + 1)
+            self.told += 1
+            self.value = total / self.told
+
+    # --- steps
+
+    @property
+    def _count(self) -> int:
+        """How many steps are tried at once."""
+        wanted = self.measurement.cost // SHARE
+        return 1 if wanted < 4 else min(TRIALS, wanted - wanted % 4)
+
+    def _trials(self) -> Points:
+        """Offsets of the steps to try."""
+        slopes, rows = self.measurement.slopes, self._count
+        gradient = slopes.transposed(self.residuals)
+        scale = self.measurement.movable(self.center, gradient)
+        factors = (1.0,) if rows == 1 else (10.0, 1.0, 0.1, 0.01)
+        if rows == 1:
+            lengths = slopes.squares().sqrt()
+            self.widest = lengths if len(self.widest) != len(lengths) else self.widest.maximum(lengths)
+            floor = 1e-8 * float(self.widest.max()) or 1.0
+            scale = scale / self.widest.clamp(min=floor)
+        dampings = [self.damping * factor for factor in factors]
+        grid = self.measurement.grid
+        steps = [damped_steps(slopes, self.residuals, dampings, scale)]
+        for each in range(rows // 4 - 1):
+            if grid is None:
+                more = [self.damping * factor for factor in (100.0, 3.0, 0.3, 0.001)][:: 1 + (rows < 12)]
+                steps.append(damped_steps(slopes, self.residuals, more, scale))
+                break
+            width = BLURS[(self.blur + each) % len(BLURS)]
+            steps.append(
+                damped_steps(slopes, self.residuals, dampings, scale, lambda v, w=width: grid.blurred(v, w))
+            )
+        if grid is not None:
+            self.blur = (self.blur + rows // 4 - 1) % len(BLURS)
+        offsets = self.measurement.spread(torch.cat(steps))
+        offsets = self.parameters.clip(self.center + offsets) - self.center
+        self._steps = offsets
+        return offsets
+
+    def _judge(self, outputs: Tensor, losses: Tensor, diagnostics: dict[str, float]) -> None:
+        """Take the best of the steps tried, learn from it, and decide whether to measure anew."""
+        rows = len(losses)
+        known = losses.nan_to_num(nan=float("inf"), posinf=float("inf"))
+        row = int(known.argmin())
+        before, after = self.value, float(known[row])
+        gain = math.log(max(before, 1e-300) / max(after, 1e-300)) if after < before else 0.0
+        step = self._steps[row]
+        if math.isfinite(after):
+            inside = self.measurement.gathered(step)
+            change = self.measurement.slopes.times(inside)
+            predicted = before - float((self.residuals + change).square().mean())
+            ratio = (before - after) / predicted if predicted > 0 else 0.0
+            diagnostics["ratio"] = ratio
+            if float(inside.norm()) > 0:
+                error = outputs[row] - self.residuals - change
+                self.measurement.slopes = self.measurement.slopes.corrected(inside, error)
+        else:
+            ratio = 0.0
+        self._damp(row, rows, gain, ratio)
+        if gain > 0:
+            self.center = self.parameters.clip(self.center + step)
+            self.residuals, self.value, self.told = outputs[row].clone(), after, 1
+            self.refused = 0
+            if self.smooth:
+                length = float(step.abs().max())
+                self.reach = min(self.reach, max(NARROWEST, 0.1 * length))
+        else:
+            self.refused += 1
+        start, evaluations = self.cycle
+        spent = self.evaluations - evaluations
+        rate = math.log(max(start, 1e-300) / max(self.value, 1e-300)) / spent
+        again = gain / rows >= 0.5 * rate and gain > 0
+        patience = 5 if rows == 1 else 1
+        moved = self.value < start
+        if again or (not moved and self.refused < patience):
+            return
+        self._renew(math.log(max(start, 1e-300) / max(self.value, 1e-300)))
+
+    def _damp(self, row: int, rows: int, gain: float, ratio: float) -> None:
+        if rows == 1:
+            if gain > 0:
+                self.damping *= max(0.1, 1 - (2 * ratio - 1) ** 3) if ratio < 1.5 else 0.3
+                self.raised = 2.0
+            else:
+                self.damping *= self.raised
+                self.raised *= 2.0
+            self.damping = min(1e6, max(1e-12, self.damping))
+        elif gain > 0 and row < 4:
+            self.damping *= (10.0, 1.0, 0.1, 0.01)[row]
+            self.damping = min(10.0, max(0.1, self.damping)) if not self.smooth else min(10.0, max(1e-9, self.damping))
+        elif gain == 0:
+            self.damping = min(1e3, self.damping * 30.0)
+
+    def _renew(self, gain: float) -> None:
+        """End a cycle: choose the step of the next measurement by how much this one has gained."""
+        if self.smooth:
+            if gain == 0.0:
+                self.reach = self.reach * 10 if self.reach < WIDE else NARROWEST
+        elif gain < 0.03:
+            self.reach = 0.7 * self.reach if self.reach > LEAST_WIDE else (LEAST_WIDE if gain > 0 else WIDE)
+        if gain == 0.0:
+            self.damping = 1e-3 if self.smooth else 1.0
+        self.phase = "measure"
+        self.cycle = (self.value, self.evaluations)
+
+    # --- the state
+
+    NAMES = (
+        "center", "best_value", "best_point", "number", "evaluations", "phase", "residuals", "value", "told", "noisy",
+        "smooth", "reach", "damping", "raised", "blur", "refused", "cycle", "widest", "shape",
+    )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in self.NAMES}
+        state |= {"generator": self.generator.get_state(), "measurement": self.measurement.state_dict()}
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        state = copy.deepcopy(state)
+        for name in self.NAMES:
+            setattr(self, name, state[name])
+        self.generator.set_state(state["generator"])
+        self.measurement.load_state_dict(state["measurement"])
+        self._asked = None
+
+
+def _bend(ahead: Tensor, behind: Tensor, center: Tensor) -> float:
+    """How far a pair of opposite points is from a straight line: 0 for a line, about 1 for noise and jumps."""
+    slope = float((ahead - behind).norm())
+    bend = float((ahead + behind - 2 * center).norm())
+    return bend / slope if math.isfinite(bend) and slope > 0 else 1.0

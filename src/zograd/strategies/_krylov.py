@@ -1,0 +1,86 @@
+"""Damped Gauss-Newton steps for any damping at once, from one Krylov space."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from zograd._typing import Points, Vector
+from zograd.strategies._slopes import Slopes
+
+LARGEST = 80
+"""Dimensions of the Krylov space, at most; up to so many parameters are solved for exactly."""
+
+
+def damped_steps(
+    slopes: Slopes,
+    residuals: Vector,
+    dampings: Sequence[float],
+    scale: Vector,
+    filtered: Callable[[Vector], Vector] | None = None,
+) -> Points:
+    r"""Levenberg-Marquardt steps, one for each damping, shape (len(dampings), k).
+
+    .. math:: s_\lambda = \arg\min_s \| W (r + J^T s) \|^2 + \lambda \bar\sigma^2 \| s / D \|^2
+
+    Golub-Kahan bidiagonalisation (as in LSQR) of W J^T D, with full reorthogonalisation: two products with J a
+    dimension, then every damping for the price of a small singular value decomposition.
+
+    Args:
+        slopes: J, of k directions and m outputs.
+        residuals: r, shape (m,).
+        dampings: The factors lambda, in units of the mean squared length of the columns.
+        scale: D, shape (k,); zero holds a direction still.
+        filtered: W, symmetric; ``None`` for the identity.
+
+    References:
+        Paige, Saunders: LSQR. ACM TOMS 8 (1982).
+    """
+    weigh = filtered or (lambda outputs: outputs)
+    right = -weigh(residuals)
+    beta = float(right.norm())
+    nothing = torch.zeros(len(dampings), slopes.directions, dtype=torch.float64)
+    if beta == 0.0:
+        return nothing
+    u = right / beta
+    v = scale * slopes.transposed(weigh(u))
+    alpha = float(v.norm())
+    if alpha == 0.0:
+        return nothing
+    v = v / alpha
+    space, basis = min(LARGEST, int((scale != 0).sum())), [v]
+    both = space * len(residuals) <= 2**24
+    lefts = [u]
+    diagonal, below = [alpha], []
+    for _ in range(space):
+        u = _orthogonal(weigh(slopes.times(scale * v)) - alpha * u, lefts if both else [])
+        beta_next = float(u.norm())
+        below.append(beta_next)
+        if beta_next <= 1e-14 * diagonal[0] or len(basis) == space:
+            break
+        u = u / beta_next
+        v = _orthogonal(scale * slopes.transposed(weigh(u)) - beta_next * v, basis)
+        alpha = float(v.norm())
+        if alpha <= 1e-14 * diagonal[0]:
+            break
+        v = v / alpha
+        basis.append(v)
+        lefts.append(u)
+        diagonal.append(alpha)
+    size = len(diagonal)
+    small = torch.zeros(size + 1, size, dtype=torch.float64)
+    small[range(size), range(size)] = torch.tensor(diagonal, dtype=torch.float64)
+    small[range(1, len(below) + 1), range(len(below))] = torch.tensor(below, dtype=torch.float64)
+    left, singular, turned = torch.linalg.svd(small, full_matrices=False)
+    mean = float(singular.square().sum()) / max(1, int((scale != 0).sum()))
+    first = left[0] * beta
+    factors = torch.stack([singular * first / (singular.square() + damping * mean) for damping in dampings])
+    return (factors @ turned) @ torch.stack(basis) * scale
+
+
+def _orthogonal(vector: Tensor, basis: list[Tensor]) -> Tensor:
+    """``vector`` without its part in the span of ``basis``."""
+    if basis:
+        known = torch.stack(basis)
+        vector = vector - (known @ vector) @ known
+    return vector

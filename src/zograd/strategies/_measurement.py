@@ -1,0 +1,230 @@
+"""Measuring slopes: along coordinates, one by one or many at once where their footprints allow, or random directions."""
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from zograd._parameters import Parameters
+from zograd._typing import Points, Vector
+from zograd.strategies._footprints import Grid, colours
+from zograd.strategies._slopes import Slopes, sparse_slopes
+
+LARGEST_MATRIX = 2**25
+"""Slopes kept as a matrix, at most: 128 MiB in float32."""
+SWEEPS = 8
+"""Coordinates are measured where the budget pays for so many rounds; else random directions."""
+FEW = 16
+"""So many coordinates are always measured one by one."""
+SPARSE = 0.25
+"""Slopes are kept as entries where at most this share of them is not zero."""
+LEAK = 0.2
+"""The share of the change that may come from outside the footprints before all are measured one by one again."""
+NEGLIGIBLE = 1e-4
+
+
+@final
+class Measurement:
+    """How the slopes are measured, and what is known of them.
+
+    Args:
+        parameters: What the entries mean.
+        budget: Evaluations in all.
+    """
+
+    def __init__(self, parameters: Parameters, budget: int) -> None:
+        self.parameters, self.budget = parameters, budget
+        self.free = (~parameters.fixed.cpu()).nonzero()[:, 0]
+        self.outputs, self.noisy, self.grid = 0, False, None
+        self.slopes = Slopes.zeros(0, 0)
+        self.directions = torch.zeros(0, 0, dtype=torch.float64)
+        self.cost = 0
+        self.known = False
+        self.random = False
+        self._units: Tensor = torch.zeros(0, dtype=torch.long)
+        self._groups: Tensor = torch.zeros(0, dtype=torch.long)
+        self._steps: Vector = torch.zeros(0)
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def begin(self, outputs: int, noisy: bool, grid: Grid | None) -> None:
+        self.outputs, self.noisy, self.grid = outputs, noisy, grid
+        d = len(self.free)
+        fits = d * outputs <= LARGEST_MATRIX
+        self.random = not (fits and d <= max(FEW, self.budget // SWEEPS))
+        if self.random:
+            rows = min(512, max(4, self.budget // 32), 2**24 // max(d, outputs), d)
+            self.cost = max(1, rows)
+        else:
+            self.cost = d
+            self.slopes = Slopes.zeros(d, outputs)
+
+    # --- where to look
+
+    def offsets(self, center: Vector, reach: float, room: int, generator: torch.Generator) -> Points:
+        """The probes of a measurement, at most ``room`` rows."""
+        d = len(self.free)
+        if self.random:
+            rows = min(self.cost, room)
+            self.directions = torch.randn(rows, d, dtype=center.dtype, generator=generator)
+            self._steps = torch.full((rows,), reach if reach < 0.01 else 0.3 * reach, dtype=center.dtype)
+            spread = center.new_zeros(rows, len(center))
+            spread[:, self.free] = self.directions * self._steps[:, None]
+            return spread
+        low, high = (side.cpu().to(center)[self.free] for side in (self.parameters.lower, self.parameters.upper))
+        here = center[self.free]
+        length = self.parameters.granularity.cpu().to(center)[self.free].clamp(min=reach)
+        signs = torch.randint(2, (d,), generator=generator).to(center) * 2 - 1
+        outside = (here + signs * length > high) | (here + signs * length < low)
+        signs = torch.where(outside, torch.where(here - low > high - here, -1.0, 1.0).to(center), signs)
+        self._steps = signs * length
+        groups, count = self._grouped(generator)
+        if count > room:
+            chosen = torch.randperm(count, generator=generator)[:room]
+            place = torch.full((count + 1,), -1)
+            place[chosen] = torch.arange(room)
+            groups, count = place[groups], room
+        self._groups = groups
+        self._count = count
+        rows = center.new_zeros(count, len(center))
+        measured = groups >= 0
+        rows[groups[measured], self.free[measured]] = self._steps[measured]
+        return rows
+
+    def _grouped(self, generator: torch.Generator) -> tuple[Tensor, int]:
+        """The group of each coordinate (-1 for none), and how many groups there are."""
+        d, slopes = len(self.free), self.slopes
+        self._footprint = None
+        if slopes.direction is None or slopes.output is None:
+            self.cost = d
+            return torch.arange(d), d
+        item, cell, cells = slopes.direction, slopes.output, self.outputs
+        if self.grid is not None and d * self.grid.height * self.grid.width <= LARGEST_MATRIX:
+            cells = self.grid.height * self.grid.width
+            marked = torch.zeros(d, cells, dtype=torch.bool)
+            marked[item, self.grid.pixel(cell)] = True
+            item, cell = self.grid.widened(marked).nonzero(as_tuple=True)
+        group = colours(d, item, cell, cells)
+        count = int(group.max()) + 1 if len(group) else 0
+        idle = (group < 0).nonzero()[:, 0]  # they touched nothing so far: one in a group, which owns the rest
+        idle = idle[torch.randperm(len(idle), generator=generator)]
+        host = torch.randperm(max(count, 1), generator=generator)
+        some = min(len(idle), max(count, 1))
+        group[idle[:some]] = host[:some]
+        self.cost = count = max(count, 1)
+        self._footprint = (item, cell, cells)
+        return group, count
+
+    # --- what came back
+
+    def told(self, outputs: Tensor, residuals: Vector) -> bool:
+        """Take the outputs of the probes; whether the measurement is complete."""
+        change = outputs - residuals
+        if self.random:
+            good = change.isfinite().all(1)
+            matrix = Slopes.zeros(len(change), self.outputs).value
+            matrix.copy_(torch.where(good[:, None], change / self._steps[:, None], 0.0))
+            self.slopes = Slopes(len(change), self.outputs, matrix)
+            return True
+        good = change.isfinite().all(1)
+        if self._footprint is not None:
+            self._told_groups(change, good)
+        else:
+            matrix = self.slopes.value
+            owners = self._groups >= 0
+            rows = self._groups[owners]
+            picked = owners.nonzero()[:, 0][good[rows]]
+            rows = rows[good[rows]]
+            matrix[picked] = (change[rows] / self._steps[picked, None]).to(matrix)
+            if len(picked) == len(self.free) and len(self.free) >= 64 and not self.noisy:
+                self._thin()
+        return True
+
+    def _thin(self) -> None:
+        """Keep entries in place of a matrix, where few are not zero."""
+        matrix = self.slopes.value
+        there = matrix.abs() > NEGLIGIBLE * matrix.abs().amax(1, keepdim=True)
+        if float(there.float().mean()) <= SPARSE:
+            direction, output = there.nonzero(as_tuple=True)
+            self.slopes = sparse_slopes(*matrix.shape, direction, output, matrix[direction, output])
+
+    def _told_groups(self, change: Tensor, good: Tensor) -> None:
+        item, cell, cells = self._footprint
+        d, slopes = len(self.free), self.slopes
+        if cells != self.outputs:
+            first = cell * self.grid.channels if not self.grid.channels_first else cell
+            stride = 1 if not self.grid.channels_first else cells
+            extra = torch.arange(self.grid.channels) * stride
+            item, cell = item.repeat_interleave(self.grid.channels), (first[:, None] + extra).flatten()
+        group = self._groups[item]
+        measured = group >= 0
+        item, cell, group = item[measured], cell[measured], group[measured]
+        value = change[group, cell] / self._steps[item]
+        # what nobody owns belongs to the group's idle member, if there is one
+        owned = torch.zeros(change.shape, dtype=torch.bool)
+        owned[group, cell] = True
+        rest = torch.where(owned, 0.0, change)
+        has = torch.zeros(d, dtype=torch.bool)
+        has[item] = True
+        idle = ((self._groups >= 0) & ~has).nonzero()[:, 0]
+        host = self._groups[idle]
+        total, leak = float(change[good].square().sum()), rest.clone()
+        leak[host] = 0.0
+        self.leak = float(leak[good].square().sum()) / max(total, 1e-300)
+        row, output = rest[host].nonzero(as_tuple=True)
+        item = torch.cat([item, idle[row]])
+        group = torch.cat([group, host[row]])
+        cell = torch.cat([cell, output])
+        value = torch.cat([value, rest[host][row, output] / self._steps[idle[row]]])
+        keep = good[group] & (value != 0)
+        stale = (self._groups < 0)
+        stale[self._groups >= 0] = ~good[self._groups[self._groups >= 0]]
+        old = stale[slopes.direction]
+        direction = torch.cat([item[keep], slopes.direction[old]])
+        cell = torch.cat([cell[keep], slopes.output[old]])
+        value = torch.cat([value[keep].float(), slopes.value[old]])
+        order = torch.argsort(direction, stable=True)
+        if self.leak > LEAK:
+            matrix = Slopes.zeros(d, self.outputs)
+            matrix.value[direction, cell] = value.to(matrix.value)
+            self.slopes = matrix
+        else:
+            self.slopes = sparse_slopes(d, self.outputs, direction[order], cell[order], value[order])
+
+    # --- between directions and parameters
+
+    def movable(self, center: Vector, gradient: Vector) -> Vector:
+        """1 for directions that a step may take, 0 for those that lead out of the bounds."""
+        if self.random:
+            return torch.ones(len(self.directions), dtype=torch.float64)
+        here = center[self.free]
+        low, high = (side.cpu().to(center)[self.free] for side in (self.parameters.lower, self.parameters.upper))
+        stuck = ((here <= low) & (gradient > 0)) | ((here >= high) & (gradient < 0))
+        return (~stuck).double()
+
+    def spread(self, steps: Points) -> Points:
+        """Steps along the directions as steps of the parameters."""
+        wide = steps.new_zeros(len(steps), len(self.parameters))
+        wide[:, self.free] = steps @ self.directions if self.random else steps
+        return wide
+
+    def gathered(self, step: Vector) -> Vector:
+        """A step of the parameters along the directions: by least squares where they are random."""
+        if not self.random:
+            return step[self.free]
+        return torch.linalg.lstsq(self.directions.T, step[self.free][:, None]).solution[:, 0]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "outputs": self.outputs,
+            "noisy": self.noisy,
+            "grid": None if self.grid is None else [self.grid.height, self.grid.width, self.grid.channels, self.grid.channels_first],
+            "random": self.random,
+            "cost": self.cost,
+            "slopes": self.slopes.state_dict(),
+            "directions": self.directions,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.outputs, self.noisy, self.random, self.cost = (state[n] for n in ("outputs", "noisy", "random", "cost"))
+        self.grid = None if state["grid"] is None else Grid(*state["grid"])
+        self.slopes, self.directions = Slopes(**state["slopes"]), state["directions"]
