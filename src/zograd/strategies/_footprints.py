@@ -13,6 +13,8 @@ from zograd._typing import Vector
 LEAST_SIDE = 8
 """Outputs form a picture where both sides have at least so many pixels."""
 MOST_CHANNELS = 4
+FARTHEST = 8
+"""Pixels between a footprint and what may still belong to it."""
 REACH = 2
 """Pixels by which a footprint may grow between two measurements."""
 
@@ -60,6 +62,14 @@ class Grid:
         pictures = pixels.reshape(-1, 1, self.height, self.width).float()
         wide = functional.max_pool2d(pictures, 2 * REACH + 1, stride=1, padding=REACH)
         return wide.reshape(pixels.shape) > 0
+
+    def nearest(self, owner: Int[Tensor, "n pixels"]) -> Int[Tensor, "n pixels"]:
+        """Pixels without an owner (-1) given to that of a near one."""
+        pictures = owner.reshape(-1, 1, self.height, self.width).float()  # exact for whole numbers below 2^24
+        for _ in range(FARTHEST):
+            grown = functional.max_pool2d(pictures, 3, stride=1, padding=1)
+            pictures = torch.where(pictures < 0, grown, pictures)
+        return pictures.long().reshape(owner.shape)
 
     def blurred(self, outputs: Vector, width: float) -> Vector:
         """Outputs under a Gaussian of so many pixels: a symmetric map, so it is its own transpose."""

@@ -229,7 +229,7 @@ class GaussNewton(Strategy):
         moved = self.value < start
         if again or (not moved and self.refused < patience):
             return
-        self._renew(math.log(max(start, 1e-300) / max(self.value, 1e-300)))
+        self._renew(math.log(max(start, 1e-300) / max(self.value, 1e-300)), spent)
 
     def _damp(self, row: int, rows: int, gain: float, ratio: float) -> None:
         if rows == 1:
@@ -246,12 +246,12 @@ class GaussNewton(Strategy):
         elif gain == 0:
             self.damping = min(1e3, self.damping * 30.0)
 
-    def _renew(self, gain: float) -> None:
+    def _renew(self, gain: float, spent: int) -> None:
         """End a cycle: choose the step of the next measurement by how much this one has gained."""
         if self.smooth:
             if gain == 0.0:
                 self.reach = self.reach * 10 if self.reach < WIDE else NARROWEST
-        elif gain < 0.03:
+        elif gain < spent / self.budget:
             self.reach = 0.7 * self.reach if self.reach > LEAST_WIDE else (LEAST_WIDE if gain > 0 else WIDE)
         if gain == 0.0:
             self.damping = 1e-3 if self.smooth else 1.0

@@ -8,8 +8,10 @@ from torch import Tensor
 from zograd._typing import Points, Vector
 from zograd.strategies._slopes import Slopes
 
-LARGEST = 80
-"""Dimensions of the Krylov space, at most; up to so many parameters are solved for exactly."""
+EXACT = 80
+"""Up to so many directions are solved for exactly."""
+LARGEST = 40
+"""Dimensions of the Krylov space where there are more."""
 
 
 def damped_steps(
@@ -48,24 +50,28 @@ def damped_steps(
     if alpha == 0.0:
         return nothing
     v = v / alpha
-    space, basis = min(LARGEST, int((scale != 0).sum())), [v]
-    both = space * len(residuals) <= 2**24
-    lefts = [u]
-    diagonal, below = [alpha], []
-    for _ in range(space):
-        u = _orthogonal(weigh(slopes.times(scale * v)) - alpha * u, lefts if both else [])
+    moving = int((scale != 0).sum())
+    space = moving if moving <= EXACT else LARGEST
+    # Both sides where the answer is to be exact; for a few dimensions of many the one is enough.
+    exact = moving <= EXACT and space * len(residuals) <= 2**24
+    rights = torch.zeros(space, len(v), dtype=torch.float64)
+    lefts = torch.zeros(space if exact else 0, len(u), dtype=torch.float64)
+    rights[0], diagonal, below = v, [alpha], []
+    for size in range(1, space + 1):
+        if exact:
+            lefts[size - 1] = u
+        u = _orthogonal(weigh(slopes.times(scale * v)) - alpha * u, lefts[:size])
         beta_next = float(u.norm())
         below.append(beta_next)
-        if beta_next <= 1e-14 * diagonal[0] or len(basis) == space:
+        if beta_next <= 1e-14 * diagonal[0] or size == space:
             break
         u = u / beta_next
-        v = _orthogonal(scale * slopes.transposed(weigh(u)) - beta_next * v, basis)
+        v = _orthogonal(scale * slopes.transposed(weigh(u)) - beta_next * v, rights[:size])
         alpha = float(v.norm())
         if alpha <= 1e-14 * diagonal[0]:
             break
         v = v / alpha
-        basis.append(v)
-        lefts.append(u)
+        rights[size] = v
         diagonal.append(alpha)
     size = len(diagonal)
     small = torch.zeros(size + 1, size, dtype=torch.float64)
@@ -75,12 +81,9 @@ def damped_steps(
     mean = float(singular.square().sum()) / max(1, int((scale != 0).sum()))
     first = left[0] * beta
     factors = torch.stack([singular * first / (singular.square() + damping * mean) for damping in dampings])
-    return (factors @ turned) @ torch.stack(basis) * scale
+    return (factors @ turned) @ rights[:size] * scale
 
 
-def _orthogonal(vector: Tensor, basis: list[Tensor]) -> Tensor:
-    """``vector`` without its part in the span of ``basis``."""
-    if basis:
-        known = torch.stack(basis)
-        vector = vector - (known @ vector) @ known
-    return vector
+def _orthogonal(vector: Vector, basis: Tensor) -> Vector:
+    """``vector`` without its part in the span of the rows of ``basis``."""
+    return vector - (basis @ vector) @ basis if len(basis) else vector

@@ -93,12 +93,13 @@ class Measurement:
     def _grouped(self, generator: torch.Generator) -> tuple[Tensor, int]:
         """The group of each coordinate (-1 for none), and how many groups there are."""
         d, slopes = len(self.free), self.slopes
-        self._footprint = None
+        self._footprint, self._by_pixel = None, False
         if slopes.direction is None or slopes.output is None:
             self.cost = d
             return torch.arange(d), d
         item, cell, cells = slopes.direction, slopes.output, self.outputs
         if self.grid is not None and d * self.grid.height * self.grid.width <= LARGEST_MATRIX:
+            self._by_pixel = True
             cells = self.grid.height * self.grid.width
             marked = torch.zeros(d, cells, dtype=torch.bool)
             marked[item, self.grid.pixel(cell)] = True
@@ -148,47 +149,44 @@ class Measurement:
             self.slopes = sparse_slopes(*matrix.shape, direction, output, matrix[direction, output])
 
     def _told_groups(self, change: Tensor, good: Tensor) -> None:
+        """Share the change of each group's outputs among its members."""
+        owner = self._owners(len(change))
+        scale = NEGLIGIBLE * change.abs().nan_to_num(0.0).amax(1, keepdim=True)
+        row, output = ((change.abs() > scale) & good[:, None]).nonzero(as_tuple=True)
+        cell = self.grid.pixel(output) if self._by_pixel else output
+        item, found = owner[row, cell], change[row, output]
+        known = item >= 0
+        total = float(found.square().sum())
+        leak = float(found[~known].square().sum()) / total if total > 0 else 0.0
+        item, output = item[known], output[known]
+        value = (found[known] / self._steps[item]).float()
+        slopes = self.slopes
+        stale = self._groups < 0
+        stale[~stale] = ~good[self._groups[~stale]]
+        old = stale[slopes.direction]
+        item = torch.cat([item, slopes.direction[old]])
+        output = torch.cat([output, slopes.output[old]])
+        value = torch.cat([value, slopes.value[old]])
+        order = torch.argsort(item, stable=True)
+        self.slopes = sparse_slopes(len(self.free), self.outputs, item[order], output[order], value[order])
+        if leak > LEAK:
+            self.slopes = self.slopes.dense()
+
+    def _owners(self, groups: int) -> Tensor:
+        """The member of each group that each output (or pixel) belongs to, shape (groups, cells); -1 for none."""
         item, cell, cells = self._footprint
-        d, slopes = len(self.free), self.slopes
-        if cells != self.outputs:
-            first = cell * self.grid.channels if not self.grid.channels_first else cell
-            stride = 1 if not self.grid.channels_first else cells
-            extra = torch.arange(self.grid.channels) * stride
-            item, cell = item.repeat_interleave(self.grid.channels), (first[:, None] + extra).flatten()
+        owner = torch.full((groups, cells), -1)
         group = self._groups[item]
         measured = group >= 0
-        item, cell, group = item[measured], cell[measured], group[measured]
-        value = change[group, cell] / self._steps[item]
-        # what nobody owns belongs to the group's idle member, if there is one
-        owned = torch.zeros(change.shape, dtype=torch.bool)
-        owned[group, cell] = True
-        rest = torch.where(owned, 0.0, change)
-        has = torch.zeros(d, dtype=torch.bool)
-        has[item] = True
-        idle = ((self._groups >= 0) & ~has).nonzero()[:, 0]
+        owner[group[measured], cell[measured]] = item[measured]
+        if self._by_pixel:
+            owner = self.grid.nearest(owner)
+        touching = torch.zeros(len(self.free), dtype=torch.bool)
+        touching[item] = True
+        idle = ((self._groups >= 0) & ~touching).nonzero()[:, 0]
         host = self._groups[idle]
-        total, leak = float(change[good].square().sum()), rest.clone()
-        leak[host] = 0.0
-        self.leak = float(leak[good].square().sum()) / max(total, 1e-300)
-        row, output = rest[host].nonzero(as_tuple=True)
-        item = torch.cat([item, idle[row]])
-        group = torch.cat([group, host[row]])
-        cell = torch.cat([cell, output])
-        value = torch.cat([value, rest[host][row, output] / self._steps[idle[row]]])
-        keep = good[group] & (value != 0)
-        stale = (self._groups < 0)
-        stale[self._groups >= 0] = ~good[self._groups[self._groups >= 0]]
-        old = stale[slopes.direction]
-        direction = torch.cat([item[keep], slopes.direction[old]])
-        cell = torch.cat([cell[keep], slopes.output[old]])
-        value = torch.cat([value[keep].float(), slopes.value[old]])
-        order = torch.argsort(direction, stable=True)
-        if self.leak > LEAK:
-            matrix = Slopes.zeros(d, self.outputs)
-            matrix.value[direction, cell] = value.to(matrix.value)
-            self.slopes = matrix
-        else:
-            self.slopes = sparse_slopes(d, self.outputs, direction[order], cell[order], value[order])
+        owner[host] = torch.where(owner[host] < 0, idle[:, None], owner[host])
+        return owner
 
     # --- between directions and parameters
 

@@ -72,6 +72,14 @@ class Slopes:
         share = torch.where(total > 0, error / total.clamp(min=1e-300), 0.0)
         return replace(self, value=self.value + (own * share[self.output]).to(self.value))
 
+    def dense(self) -> "Slopes":
+        """The same as a matrix."""
+        if self.direction is None or self.output is None:
+            return self
+        matrix = Slopes.zeros(self.directions, self.outputs)
+        matrix.value[self.direction, self.output] = self.value.to(matrix.value)
+        return matrix
+
     def state_dict(self) -> dict[str, Any]:
         """The fields."""
         return {name: getattr(self, name) for name in ("directions", "outputs", "value", "direction", "output")}
