@@ -322,7 +322,7 @@ class Run(Iterator[Step]):
 
     def _wave(self, probes: Probes, tell: bool = True) -> Step | None:
         """Evaluate and tell; ``None`` where time or target cut the wave short."""
-        collector = Collector([probes], self.policy, shape=(), tally=self.tally)
+        collector = Collector([probes], self.policy, shape=self.strategy.shape, tally=self.tally)
         lost_before = self.tally.total
         self.evaluations += len(probes)
         came_back = 0
@@ -332,11 +332,12 @@ class Run(Iterator[Step]):
                 for finished in self.evaluator.stream(self.blackbox, [probes]):
                     came_back += len(finished.rows)
                     values = collector.add(finished)
-                    if self._enough(values if probes.quantity == "value" else values.new_empty(0)):
+                    if self._enough(self.strategy.losses(values) if probes.quantity == "value" else values.new_empty(0)):
                         break
         finally:
             self.evaluations -= len(probes) - came_back
-            self.strategy.notice(collector.values()[0])
+            if collector.shape is not None:  # else nothing has come back yet
+                self.strategy.notice(collector.values()[0])
         if came_back < len(probes) or not tell:
             return None
         try:
@@ -370,7 +371,8 @@ class Run(Iterator[Step]):
 
     def _attach(self, journal: Journal) -> None:
         self._journal = journal
-        self.evaluator = Journaled(self.evaluator, journal)
+        losses = None if self.strategy.shape == () else self.strategy.losses
+        self.evaluator = Journaled(self.evaluator, journal, losses)
         weakref.finalize(self, journal.close)
 
     def _restore(self) -> None:

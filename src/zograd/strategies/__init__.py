@@ -2,7 +2,8 @@
 
 from zograd.strategies._choose import Chooser
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
+from zograd.strategies._gauss_newton import GaussNewton
 from zograd.strategies._pilot import Pilot
 from zograd.strategies._strategy import Step, Strategy
 
-__all__ = ["Chooser", "Descent", "OptimizerFactory", "Pilot", "SchedulerFactory", "Step", "Strategy"]
+__all__ = ["Chooser", "Descent", "GaussNewton", "OptimizerFactory", "Pilot", "SchedulerFactory", "Step", "Strategy"]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 from typing import Any, final
 
 import torch
@@ -12,6 +13,7 @@ from zograd._errors import GradientError
 from zograd._parameters import Parameters
 from zograd._probes import Dense, Probes
 from zograd._typing import Points, Values, Vector
+from zograd.blackbox._outputs import Outputs
 from zograd.optim._step_rule import mid_step
 from zograd.strategies._footprints import Grid
 from zograd.strategies._krylov import damped_steps
@@ -32,9 +34,58 @@ SHARE = 8
 
 @final
 class GaussNewton(Strategy):
-    def __init__(self, x0: Any, *, evaluations: int = 1000, seed: int = 0) -> None:
+    r"""Fit outputs to a goal: measure how each output moves, and take the step that suits them all best.
+
+    .. math:: f(x) = \frac{1}{m} \| y(x) - t \|^2, \qquad
+              s_\lambda = \arg\min_s \| r + J^\top s \|^2 + \lambda \bar\sigma^2 \| s / D \|^2
+
+    with residuals r = y - t, slopes J (d x m) and the mean squared length of J's rows, :math:`\bar\sigma^2`.
+
+    * **A pilot** of 6 evaluations tells noise (the start twice), and jumps from smoothness (opposite points, far and
+      near). Slopes are differences over 1e-3 of a unit where the program is smooth, later over less; where it jumps
+      over a tenth, and over less when little is gained: the slopes are then those of the smoothed program.
+    * **A measurement** takes d evaluations. Where parameters touch few of the outputs, those whose footprints are apart
+      are moved together (Curtis, Powell and Reid), which may cost a tenth of that. Where the budget is below 8 d
+      (and d above 16), or J as a matrix above 2^25 entries, it is along random directions, and the step in their span.
+    * **Steps** for one damping or up to 16 are tried at once, a tenth of a measurement; of a picture also steps for
+      blurred residuals, whose slopes hold for larger moves. The best is taken if it is better, and every step tried
+      corrects J by Broyden's least change, so that more steps follow without a measurement as long as that pays.
+    * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed a whole number
+      apart. **Under noise** the centre is part of every wave, and the answer is the centre with its mean loss.
+
+    Cost: a measurement has one row a group of parameters, d at most; a wave of steps 1 to 16.
+    Bias: slopes are of first order in the step, and of the smoothed program where it jumps.
+    Memory: O(rows x outputs), and J.
+    When to use it: whenever the loss is a sum of squares and its terms are to be had.
+    Not when residuals move by jumps larger than themselves, or are fewer than the noise allows to be told apart.
+
+    Args:
+        x0: Where to start, or `Parameters`.
+        goal: t, in the shape of the outputs or one number; zero by default.
+        evaluations: The budget, by which the way to measure is chosen; asking goes on beyond it.
+        seed: Of signs and directions.
+
+    Raises:
+        ArgumentError: When an argument is not of its kind.
+
+    Example:
+        >>> import torch, zograd as zo
+        >>> fit = zo.GaussNewton(torch.tensor([-1.2, 1.0]))
+        >>> while fit.evaluations < 40:
+        ...     x, y = fit.ask().points().T
+        ...     step = fit.tell(torch.stack([10 * (y - x**2), 1 - x], 1))
+        >>> step.best_value < 1e-12
+        True
+
+    References:
+        Marquardt, SIAM J. 11 (1963). Broyden, Math. Comp. 19 (1965); Schubert, Math. Comp. 24 (1970).
+        Curtis, Powell, Reid, IMA J. 13 (1974). Cartis, Roberts: A derivative-free Gauss-Newton method (2019).
+    """
+
+    def __init__(self, x0: Any, *, goal: Any = None, evaluations: int = 1000, seed: int = 0) -> None:
         self.parameters = x0 if isinstance(x0, Parameters) else Parameters(x0)
         self.budget = count("evaluations", evaluations, hint="The budget, by which the method is chosen.")
+        self.goal = None if goal is None else Outputs.pack(goal, torch.zeros(0, dtype=torch.float64), None)[1]
         self.shape: tuple[int, ...] | None = None
         self.generator = torch.Generator().manual_seed(seed)
         start = self.parameters.clip(self.parameters.initial.clone()).cpu()
@@ -59,36 +110,76 @@ class GaussNewton(Strategy):
     # --- what Strategy asks for
 
     @property
+    def said(self) -> str:
+        """What was found at the start and chosen for it, in words; empty before."""
+        if self.phase == "pilot":
+            return ""
+        kind = "noisy" if self.noisy else "smooth" if self.smooth else "with jumps"
+        way = "along random directions" if self.measurement.random else "parameter by parameter"
+        return (
+            f"Gauss-Newton on {self.measurement.outputs} outputs of {len(self.parameters)} parameters ({kind}; slopes "
+            f"{way}, {self.measurement.cost} evaluations each time)."
+        )
+
+    @property
     def answer(self) -> tuple[Vector, float]:
+        """The best point seen; under noise the centre, with the mean of its losses."""
         if self.noisy and self.told > 1:
             return self.center.clone(), self.value
         return super().answer
 
     def losses(self, values: Values) -> Values:
-        return values.flatten(1).square().mean(1) if values.ndim > 1 else values.square()
+        """The mean square of each output's difference from the goal."""
+        return self._differences(values).square().mean(1)
+
+    def _differences(self, values: Values) -> Tensor:
+        """Residuals, shape (n, m), in float64 on the CPU."""
+        outputs = values.detach().cpu().double().reshape(len(values), -1)
+        if self.goal is None:
+            return outputs
+        known = self.shape is not None or values.ndim > 1  # else all were lost, and their shape is not known
+        fits = self.goal.numel() in (1, outputs.shape[1]) or not known
+        hint = "It is what the outputs should be: an array of their shape, or one number."
+        require(fits, "goal", f"have the shape of an output, {tuple(values.shape[1:])}", self.goal, hint)
+        return outputs - self.goal.reshape(1, -1) if known else outputs
 
     def notice(self, values: Values) -> None:
+        """Remember the best of these outputs."""
         super().notice(self.losses(values))
 
     def ask(self) -> Probes:
+        """The pilot, a measurement, or steps to try; never more rows than the budget has left."""
         if self._asked is None:
+            room = self.budget - self.evaluations - self.noisy
+            room = room if room > 0 else sys.maxsize
+            if self.phase == "measure" and room <= self._count and self.measurement.known:
+                self.phase = "try"
             if self.phase == "pilot":
                 offsets = self._pilot()
             elif self.phase == "measure":
-                room = max(1, self.budget - self.evaluations) if self.evaluations < self.budget else 2**30
-                offsets = self.measurement.offsets(self.center, self.reach, room, self.generator)
+                rest = max(1, room - self._count)
+                offsets = self.measurement.offsets(self.center, self.reach, rest, self.generator)
                 offsets = self._with_center(offsets)
             else:
-                offsets = self._with_center(self._trials())
+                offsets = self._with_center(self._trials(room))
             self._asked = Probes(self.center.clone(), Dense(offsets))
         return self._asked
 
     def tell(self, values: Values) -> Step:
+        """Take the outputs of the probes last asked for.
+
+        Args:
+            values: Shape (n, *out), NaN where an evaluation was lost.
+
+        Raises:
+            ArgumentError: When there is not one row a probe, or the goal has another shape.
+            GradientError: When the start was lost.
+        """
         probes = self.ask()
         require(values.shape[:1] == (len(probes),), "values", f"have {len(probes)} rows, one a probe", values)
         self.shape = tuple(values.shape[1:])
         self.notice(values)
-        outputs = values.detach().cpu().double().reshape(len(probes), -1)
+        outputs = self._differences(values)
         losses = outputs.square().mean(1)
         self.evaluations += len(probes)
         self.number += 1
@@ -101,9 +192,9 @@ class GaussNewton(Strategy):
                 self._again(outputs[0], losses[0])
                 outputs, losses = outputs[1:], losses[1:]
             if self.phase == "measure":
-                finished = self.measurement.told(outputs, self.residuals)
+                self.measurement.told(outputs, self.residuals)
                 diagnostics["measured"] = float(len(outputs))
-                self.phase = "try" if finished else "measure"
+                self.phase = "try"
                 self.refused = 0
             else:
                 self._judge(outputs, losses, diagnostics)
@@ -162,8 +253,8 @@ class GaussNewton(Strategy):
         wanted = self.measurement.cost // SHARE
         return 1 if wanted < 4 else min(TRIALS, wanted - wanted % 4)
 
-    def _trials(self) -> Points:
-        """Offsets of the steps to try."""
+    def _trials(self, room: int) -> Points:
+        """Offsets of the steps to try, ``room`` rows at most."""
         slopes, rows = self.measurement.slopes, self._count
         gradient = slopes.transposed(self.residuals)
         scale = self.measurement.movable(self.center, gradient)
@@ -187,7 +278,7 @@ class GaussNewton(Strategy):
             )
         if grid is not None:
             self.blur = (self.blur + rows // 4 - 1) % len(BLURS)
-        offsets = self.measurement.spread(torch.cat(steps))
+        offsets = self.measurement.spread(torch.cat(steps)[:room])
         offsets = self.parameters.clip(self.center + offsets) - self.center
         self._steps = offsets
         return offsets
@@ -266,11 +357,13 @@ class GaussNewton(Strategy):
     )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
+        """Centre, residuals, slopes, and how the search stands."""
         state = {name: getattr(self, name) for name in self.NAMES}
         state |= {"generator": self.generator.get_state(), "measurement": self.measurement.state_dict()}
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave, between two steps."""
         state = copy.deepcopy(state)
         for name in self.NAMES:
             setattr(self, name, state[name])

@@ -76,7 +76,7 @@ class Measurement:
         signs = torch.randint(2, (d,), generator=generator).to(center) * 2 - 1
         outside = (here + signs * length > high) | (here + signs * length < low)
         signs = torch.where(outside, torch.where(here - low > high - here, -1.0, 1.0).to(center), signs)
-        self._steps = signs * length
+        self._steps = torch.minimum(torch.maximum(here + signs * length, low), high) - here
         groups, count = self._grouped(generator)
         if count > room:
             chosen = torch.randperm(count, generator=generator)[:room]
@@ -117,17 +117,16 @@ class Measurement:
 
     # --- what came back
 
-    def told(self, outputs: Tensor, residuals: Vector) -> bool:
-        """Take the outputs of the probes; whether the measurement is complete."""
+    def told(self, outputs: Tensor, residuals: Vector) -> None:
+        """Take the residuals at the probes, and those at the centre."""
+        self.known = True
         change = outputs - residuals
+        good = change.isfinite().all(1)
         if self.random:
-            good = change.isfinite().all(1)
             matrix = Slopes.zeros(len(change), self.outputs).value
             matrix.copy_(torch.where(good[:, None], change / self._steps[:, None], 0.0))
             self.slopes = Slopes(len(change), self.outputs, matrix)
-            return True
-        good = change.isfinite().all(1)
-        if self._footprint is not None:
+        elif self._footprint is not None:
             self._told_groups(change, good)
         else:
             matrix = self.slopes.value
@@ -138,7 +137,6 @@ class Measurement:
             matrix[picked] = (change[rows] / self._steps[picked, None]).to(matrix)
             if len(picked) == len(self.free) and len(self.free) >= 64 and not self.noisy:
                 self._thin()
-        return True
 
     def _thin(self) -> None:
         """Keep entries in place of a matrix, where few are not zero."""
@@ -217,6 +215,7 @@ class Measurement:
             "noisy": self.noisy,
             "grid": None if self.grid is None else [self.grid.height, self.grid.width, self.grid.channels, self.grid.channels_first],
             "random": self.random,
+            "known": self.known,
             "cost": self.cost,
             "slopes": self.slopes.state_dict(),
             "directions": self.directions,
@@ -224,5 +223,6 @@ class Measurement:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.outputs, self.noisy, self.random, self.cost = (state[n] for n in ("outputs", "noisy", "random", "cost"))
+        self.known = state["known"]
         self.grid = None if state["grid"] is None else Grid(*state["grid"])
         self.slopes, self.directions = Slopes(**state["slopes"]), state["directions"]
