@@ -8,7 +8,7 @@ import torch
 
 from zograd._errors import RunError
 from zograd._probes import Probes
-from zograd._typing import Values
+from zograd._typing import Values, Weights
 from zograd.blackbox import BlackBox
 from zograd.evaluate._digests import digests
 from zograd.evaluate._evaluator import Evaluator, Finished, Status
@@ -32,7 +32,7 @@ class Journaled(Evaluator):
     """
 
     def __init__(
-        self, inner: Evaluator, journal: Journal, losses: Callable[[Values], Values] | None = None
+        self, inner: Evaluator, journal: Journal, losses: Callable[[Values], Weights] | None = None
     ) -> None:
         self.losses = losses
         self.inner = inner

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from zograd._typing import Vector
 
 LEAST_SIDE = 8
 """Outputs form a picture where both sides have at least so many pixels."""
@@ -71,7 +70,7 @@ class Grid:
             pictures = torch.where(pictures < 0, grown, pictures)
         return pictures.long().reshape(owner.shape)
 
-    def blurred(self, outputs: Vector, width: float) -> Vector:
+    def blurred(self, outputs: Float[Tensor, " m"], width: float) -> Float[Tensor, " m"]:
         """Outputs under a Gaussian of so many pixels: a symmetric map, so it is its own transpose."""
         reach = int(3 * width) + 1
         place = torch.arange(-reach, reach + 1, dtype=torch.float32)

@@ -12,7 +12,7 @@ from zograd._checks import count, require
 from zograd._errors import GradientError
 from zograd._parameters import Parameters
 from zograd._probes import Dense, Probes
-from zograd._typing import Points, Values, Vector
+from zograd._typing import Points, Values, Vector, Weights
 from zograd.blackbox._outputs import Outputs
 from zograd.optim._step_rule import mid_step
 from zograd.strategies._footprints import Grid
@@ -128,7 +128,7 @@ class GaussNewton(Strategy):
             return self.center.clone(), self.value
         return super().answer
 
-    def losses(self, values: Values) -> Values:
+    def losses(self, values: Values) -> Weights:
         """The mean square of each output's difference from the goal."""
         return self._differences(values).square().mean(1)
 
@@ -234,7 +234,7 @@ class GaussNewton(Strategy):
         self.phase = "measure"
         self.cycle = (self.value, self.evaluations)
 
-    def _with_center(self, offsets: Points) -> Points:
+    def _with_center(self, offsets: Tensor) -> Tensor:
         return torch.cat([torch.zeros_like(offsets[:1]), offsets]) if self.noisy else offsets
 
     def _again(self, outputs: Tensor, loss: Tensor) -> None:
@@ -342,6 +342,8 @@ class GaussNewton(Strategy):
         if self.smooth:
             if gain == 0.0:
                 self.reach = self.reach * 10 if self.reach < WIDE else NARROWEST
+        elif gain < spent / self.budget and self.measurement.part():
+            pass  # first see whether it was the sharing of probes that was at fault
         elif gain < spent / self.budget:
             self.reach = 0.7 * self.reach if self.reach > LEAST_WIDE else (LEAST_WIDE if gain > 0 else WIDE)
         if gain == 0.0:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from zograd._typing import Points, Vector
-from zograd.strategies._slopes import Slopes
+from zograd._typing import Vector
+from zograd.strategies._slopes import Amounts, Outcomes, Slopes
 
 EXACT = 80
 """Up to so many directions are solved for exactly."""
@@ -16,11 +17,11 @@ LARGEST = 40
 
 def damped_steps(
     slopes: Slopes,
-    residuals: Vector,
+    residuals: Outcomes,
     dampings: Sequence[float],
-    scale: Vector,
-    filtered: Callable[[Vector], Vector] | None = None,
-) -> Points:
+    scale: Amounts,
+    filtered: Callable[[Outcomes], Outcomes] | None = None,
+) -> Float[Tensor, "dampings k"]:
     r"""Levenberg-Marquardt steps, one for each damping, shape (len(dampings), k).
 
     .. math:: s_\lambda = \arg\min_s \| W (r + J^T s) \|^2 + \lambda \bar\sigma^2 \| s / D \|^2

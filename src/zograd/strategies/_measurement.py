@@ -3,12 +3,13 @@
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from zograd._parameters import Parameters
 from zograd._typing import Points, Vector
 from zograd.strategies._footprints import Grid, colours
-from zograd.strategies._slopes import Slopes, sparse_slopes
+from zograd.strategies._slopes import Amounts, Outcomes, Slopes, sparse_slopes
 
 LARGEST_MATRIX = 2**25
 """Slopes kept as a matrix, at most: 128 MiB in float32."""
@@ -39,6 +40,9 @@ class Measurement:
         self.slopes = Slopes.zeros(0, 0)
         self.directions = torch.zeros(0, 0, dtype=torch.float64)
         self.cost = 0
+        self.apart = False
+        self._footprint: tuple[Tensor, Tensor, int] | None = None
+        self._by_pixel = False
         self.known = False
         self.random = False
         self._units: Tensor = torch.zeros(0, dtype=torch.long)
@@ -57,6 +61,12 @@ class Measurement:
         else:
             self.cost = d
             self.slopes = Slopes.zeros(d, outputs)
+
+    def part(self) -> bool:
+        """Measure one by one from now on, if it was not so; else together again, where footprints allow it."""
+        shared = self._footprint is not None
+        self.apart = shared
+        return shared
 
     # --- where to look
 
@@ -94,6 +104,8 @@ class Measurement:
         """The group of each coordinate (-1 for none), and how many groups there are."""
         d, slopes = len(self.free), self.slopes
         self._footprint, self._by_pixel = None, False
+        if self.apart:
+            self.slopes = slopes = slopes.dense()
         if slopes.direction is None or slopes.output is None:
             self.cost = d
             return torch.arange(d), d
@@ -117,7 +129,7 @@ class Measurement:
 
     # --- what came back
 
-    def told(self, outputs: Tensor, residuals: Vector) -> None:
+    def told(self, outputs: Tensor, residuals: Outcomes) -> None:
         """Take the residuals at the probes, and those at the centre."""
         self.known = True
         change = outputs - residuals
@@ -135,7 +147,7 @@ class Measurement:
             picked = owners.nonzero()[:, 0][good[rows]]
             rows = rows[good[rows]]
             matrix[picked] = (change[rows] / self._steps[picked, None]).to(matrix)
-            if len(picked) == len(self.free) and len(self.free) >= 64 and not self.noisy:
+            if len(picked) == len(self.free) and len(self.free) >= 64 and not self.noisy and not self.apart:
                 self._thin()
 
     def _thin(self) -> None:
@@ -188,7 +200,7 @@ class Measurement:
 
     # --- between directions and parameters
 
-    def movable(self, center: Vector, gradient: Vector) -> Vector:
+    def movable(self, center: Vector, gradient: Amounts) -> Amounts:
         """1 for directions that a step may take, 0 for those that lead out of the bounds."""
         if self.random:
             return torch.ones(len(self.directions), dtype=torch.float64)
@@ -197,13 +209,13 @@ class Measurement:
         stuck = ((here <= low) & (gradient > 0)) | ((here >= high) & (gradient < 0))
         return (~stuck).double()
 
-    def spread(self, steps: Points) -> Points:
+    def spread(self, steps: Float[Tensor, "n k"]) -> Points:
         """Steps along the directions as steps of the parameters."""
         wide = steps.new_zeros(len(steps), len(self.parameters))
         wide[:, self.free] = steps @ self.directions if self.random else steps
         return wide
 
-    def gathered(self, step: Vector) -> Vector:
+    def gathered(self, step: Vector) -> Amounts:
         """A step of the parameters along the directions: by least squares where they are random."""
         if not self.random:
             return step[self.free]
@@ -216,6 +228,8 @@ class Measurement:
             "grid": None if self.grid is None else [self.grid.height, self.grid.width, self.grid.channels, self.grid.channels_first],
             "random": self.random,
             "known": self.known,
+            "apart": self.apart,
+            "shared": self._footprint is not None,
             "cost": self.cost,
             "slopes": self.slopes.state_dict(),
             "directions": self.directions,
@@ -223,6 +237,7 @@ class Measurement:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.outputs, self.noisy, self.random, self.cost = (state[n] for n in ("outputs", "noisy", "random", "cost"))
-        self.known = state["known"]
+        self.known, self.apart = state["known"], state["apart"]
+        self._footprint = (torch.zeros(0), torch.zeros(0), 0) if state["shared"] else None
         self.grid = None if state["grid"] is None else Grid(*state["grid"])
         self.slopes, self.directions = Slopes(**state["slopes"]), state["directions"]

@@ -1,13 +1,18 @@
 """Per-output slopes: how each output moves with each direction, all of them or only those that are not zero."""
 
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zograd._typing import Vector
+
+Amounts: TypeAlias = Float[Tensor, " k"]
+"""One number a direction: shape (k,)."""
+
+Outcomes: TypeAlias = Float[Tensor, " m"]
+"""One number an output: shape (m,)."""
 
 EXACT = 2**22
 """Slopes up to so many are kept in float64, more in float32."""
@@ -38,28 +43,28 @@ class Slopes:
         dtype = torch.float64 if directions * outputs <= EXACT else torch.float32
         return cls(directions, outputs, torch.zeros(directions, outputs, dtype=dtype))
 
-    def times(self, step: Float[Tensor, " k"]) -> Vector:
+    def times(self, step: Amounts) -> Outcomes:
         """How the outputs change along ``step``, shape (m,)."""
         if self.direction is None or self.output is None:
             return (step.to(self.value) @ self.value).double()
         amounts = self.value * step.to(self.value)[self.direction]
         return torch.zeros(self.outputs, dtype=torch.float64).index_add_(0, self.output, amounts.double())
 
-    def transposed(self, outputs: Vector) -> Vector:
+    def transposed(self, outputs: Outcomes) -> Amounts:
         """The sum of the outputs' slopes, each times its entry of ``outputs``, shape (k,)."""
         if self.direction is None or self.output is None:
             return (self.value @ outputs.to(self.value)).double()
         amounts = self.value * outputs.to(self.value)[self.output]
         return torch.zeros(self.directions, dtype=torch.float64).index_add_(0, self.direction, amounts.double())
 
-    def squares(self) -> Vector:
+    def squares(self) -> Amounts:
         """The sum of the squared slopes of each direction, shape (k,)."""
         if self.direction is None:
             return self.value.square().sum(1).double()
         zeros = torch.zeros(self.directions, dtype=torch.float64)
         return zeros.index_add_(0, self.direction, self.value.double().square())
 
-    def corrected(self, step: Float[Tensor, " k"], error: Vector) -> "Slopes":
+    def corrected(self, step: Amounts, error: Outcomes) -> "Slopes":
         r"""The least change after which ``step`` leads to ``error`` more: Broyden's, and Schubert's where sparse.
 
         .. math:: J_{ij} \leftarrow J_{ij} + \frac{s_i e_j}{\sum_{i' \in S_j} s_{i'}^2}

@@ -6,7 +6,7 @@ from typing import Any, final
 
 from zograd._parameters import Parameters
 from zograd._probes import Probes
-from zograd._typing import Values, Vector
+from zograd._typing import Values, Vector, Weights
 
 
 @final
@@ -53,7 +53,7 @@ class Strategy(ABC):
         """The point to return, shape (d,), and its value: the best seen, unless the strategy knows of noise."""
         return self.best_point, self.best_value
 
-    def losses(self, values: Values) -> Values:
+    def losses(self, values: Values) -> Weights:
         """The loss of each output, shape (n,), NaN where it was lost: the outputs themselves where they are numbers."""
         return values
 
