@@ -152,7 +152,7 @@ def test_many_parameters_are_taken_along_random_directions():
 def test_parameters_that_touch_different_outputs_are_measured_together():
     goal = torch.linspace(0.0, 1.0, 100, dtype=torch.float64)
     result = zo.minimize_least_squares(
-        zo.batched(lambda x: x**3 + 0.1 * x), torch.full((100,), 0.5).double(), goal=goal, evaluations=150
+        zo.batched(lambda x: x**3 + 0.1 * x), torch.full((100,), 0.5).double(), goal=goal, evaluations=320
     )
     assert result.fun < 1e-12
     rows = [s.diagnostics["measured"] for s in result.history if "measured" in s.diagnostics]

@@ -153,7 +153,7 @@ def minimized(
         parameters: What is optimised.
         make: From the budget that the run began with to the strategy, and to what is to be said of it in the end.
         settings: What must be the same when the run goes on.
-    """
+    """  # noqa: D417 - the rest is documented once
     require(target is None or target == target, "target", "be a number", target)
     require(callback is None or callable(callback), "callback", "be callable", callback)
     blackbox = as_blackbox(fun)

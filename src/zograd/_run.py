@@ -332,7 +332,8 @@ class Run(Iterator[Step]):
                 for finished in self.evaluator.stream(self.blackbox, [probes]):
                     came_back += len(finished.rows)
                     values = collector.add(finished)
-                    if self._enough(self.strategy.losses(values) if probes.quantity == "value" else values.new_empty(0)):
+                    seen = probes.quantity == "value"
+                    if self._enough(self.strategy.losses(values) if seen else values.new_empty(0)):
                         break
         finally:
             self.evaluations -= len(probes) - came_back

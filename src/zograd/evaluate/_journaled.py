@@ -31,9 +31,7 @@ class Journaled(Evaluator):
         again: A call whose lost evaluations are tried once more, not replayed: the one that a run failed at.
     """
 
-    def __init__(
-        self, inner: Evaluator, journal: Journal, losses: Callable[[Values], Weights] | None = None
-    ) -> None:
+    def __init__(self, inner: Evaluator, journal: Journal, losses: Callable[[Values], Weights] | None = None) -> None:
         self.losses = losses
         self.inner = inner
         self.journal = journal

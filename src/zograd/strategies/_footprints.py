@@ -1,13 +1,13 @@
 """Which outputs a parameter touches, which parameters can be measured together, and pictures among the outputs."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
-
 
 LEAST_SIDE = 8
 """Outputs form a picture where both sides have at least so many pixels."""
@@ -46,15 +46,19 @@ class Grid:
             return cls(shape[1], shape[2], shape[0], channels_first=True)
         return None
 
+    @property
+    def pixels(self) -> int:
+        """How many there are."""
+        return self.height * self.width
+
+    @property
+    def sizes(self) -> list[int | bool]:
+        """The fields, to make it again."""
+        return [self.height, self.width, self.channels, self.channels_first]
+
     def pixel(self, output: Int[Tensor, " entries"]) -> Int[Tensor, " entries"]:
         """The pixel of each output."""
         return output % (self.height * self.width) if self.channels_first else output // self.channels
-
-    def outputs(self, pixels: Bool[Tensor, "n pixels"]) -> Bool[Tensor, "n outputs"]:
-        """The outputs of marked pixels."""
-        if self.channels_first:
-            return pixels.repeat(1, self.channels)
-        return pixels.repeat_interleave(self.channels, dim=1)
 
     def widened(self, pixels: Bool[Tensor, "n pixels"]) -> Bool[Tensor, "n pixels"]:
         """Marked pixels and those within `REACH` of them."""
@@ -100,18 +104,15 @@ def colours(items: int, item: Int[Tensor, " entries"], cell: Int[Tensor, " entri
     starts = (counts.cumsum(0) - counts).tolist()
     sizes = counts.tolist()
     places = cell.numpy()
-    taken: list[Tensor] = []
+    taken: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
     chosen = [-1] * items
     for each in torch.argsort(counts, descending=True, stable=True).tolist():
         if sizes[each] == 0:
             break
         own = places[starts[each] : starts[each] + sizes[each]]
-        for colour, full in enumerate(taken):
-            if not full[own].any():
-                break
-        else:
-            colour = len(taken)
-            taken.append(torch.zeros(cells, dtype=torch.bool).numpy())
+        colour = next((place for place, full in enumerate(taken) if not full[own].any()), len(taken))
+        if colour == len(taken):
+            taken.append(np.zeros(cells, dtype=np.bool_))
         taken[colour][own] = True
         chosen[each] = colour
     return torch.tensor(chosen, dtype=torch.long)

@@ -3,6 +3,7 @@
 import copy
 import math
 import sys
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -18,7 +19,6 @@ from zograd.optim._step_rule import mid_step
 from zograd.strategies._footprints import Grid
 from zograd.strategies._krylov import damped_steps
 from zograd.strategies._measurement import Measurement
-from zograd.strategies._slopes import Slopes
 from zograd.strategies._strategy import Step, Strategy
 
 WIDE, NARROW = 0.1, 1e-3
@@ -45,7 +45,7 @@ class GaussNewton(Strategy):
       near). Slopes are differences over 1e-3 of a unit where the program is smooth, later over less; where it jumps
       over a tenth, and over less when little is gained: the slopes are then those of the smoothed program.
     * **A measurement** takes d evaluations. Where parameters touch few of the outputs, those whose footprints are apart
-      are moved together (Curtis, Powell and Reid), which may cost a tenth of that. Where the budget is below 8 d
+      are moved together (Curtis, Powell and Reid), which may cost a tenth of that. Where the budget is below 3 d
       (and d above 16), or J as a matrix above 2^25 entries, it is along random directions, and the step in their span.
     * **Steps** for one damping or up to 16 are tried at once, a tenth of a measurement; of a picture also steps for
       blurred residuals, whose slopes hold for larger moves. The best is taken if it is better, and every step tried
@@ -273,9 +273,7 @@ class GaussNewton(Strategy):
                 steps.append(damped_steps(slopes, self.residuals, more, scale))
                 break
             width = BLURS[(self.blur + each) % len(BLURS)]
-            steps.append(
-                damped_steps(slopes, self.residuals, dampings, scale, lambda v, w=width: grid.blurred(v, w))
-            )
+            steps.append(damped_steps(slopes, self.residuals, dampings, scale, partial(grid.blurred, width=width)))
         if grid is not None:
             self.blur = (self.blur + rows // 4 - 1) % len(BLURS)
         offsets = self.measurement.spread(torch.cat(steps)[:room])
@@ -346,8 +344,10 @@ class GaussNewton(Strategy):
             pass  # first see whether it was the sharing of probes that was at fault
         elif gain < spent / self.budget:
             self.reach = 0.7 * self.reach if self.reach > LEAST_WIDE else (LEAST_WIDE if gain > 0 else WIDE)
-        if gain == 0.0:
-            self.damping = 1e-3 if self.smooth else 1.0
+        if not self.smooth:
+            self.damping = 1.0
+        elif gain == 0.0:
+            self.damping = 1e-3
         self.phase = "measure"
         self.cycle = (self.value, self.evaluations)
 

@@ -82,7 +82,8 @@ def damped_steps(
     mean = float(singular.square().sum()) / max(1, int((scale != 0).sum()))
     first = left[0] * beta
     factors = torch.stack([singular * first / (singular.square() + damping * mean) for damping in dampings])
-    return (factors @ turned) @ rights[:size] * scale
+    steps: Tensor = (factors @ turned) @ rights[:size] * scale
+    return steps
 
 
 def _orthogonal(vector: Vector, basis: Tensor) -> Vector:

@@ -1,6 +1,6 @@
-"""Measuring slopes: along coordinates, one by one or many at once where their footprints allow, or random directions."""
+"""Measuring slopes: along coordinates, many at once where their footprints allow, or along random directions."""
 
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -9,19 +9,33 @@ from torch import Tensor
 from zograd._parameters import Parameters
 from zograd._typing import Points, Vector
 from zograd.strategies._footprints import Grid, colours
-from zograd.strategies._slopes import Amounts, Outcomes, Slopes, sparse_slopes
+from zograd.strategies._slopes import Amounts, Outcomes, Slopes
 
 LARGEST_MATRIX = 2**25
 """Slopes kept as a matrix, at most: 128 MiB in float32."""
-SWEEPS = 8
+SWEEPS = 3
 """Coordinates are measured where the budget pays for so many rounds; else random directions."""
 FEW = 16
 """So many coordinates are always measured one by one."""
+MANY = 64
+"""From so many on it is worth to look for footprints."""
+DIRECTIONS = 512
+"""Random directions of one measurement, at most."""
 SPARSE = 0.25
 """Slopes are kept as entries where at most this share of them is not zero."""
 LEAK = 0.2
 """The share of the change that may come from outside the footprints before all are measured one by one again."""
 NEGLIGIBLE = 1e-4
+"""Changes below this share of the largest count as none."""
+
+
+class Shared(NamedTuple):
+    """The cells (outputs, or pixels) that each coordinate touches, by which coordinates share a probe."""
+
+    item: Tensor
+    cell: Tensor
+    cells: int
+    grid: Grid | None
 
 
 @final
@@ -31,168 +45,152 @@ class Measurement:
     Args:
         parameters: What the entries mean.
         budget: Evaluations in all.
+
+    Attributes:
+        slopes: Along the directions of the last measurement: the free coordinates, or random directions.
+        cost: Rows of one measurement.
+        random: Whether the directions are random.
+        known: Whether anything was measured.
+        grid: The picture that the outputs form, or ``None``.
     """
 
     def __init__(self, parameters: Parameters, budget: int) -> None:
         self.parameters, self.budget = parameters, budget
         self.free = (~parameters.fixed.cpu()).nonzero()[:, 0]
-        self.outputs, self.noisy, self.grid = 0, False, None
+        self.low, self.high = parameters.lower.cpu()[self.free], parameters.upper.cpu()[self.free]
+        self.outputs, self.cost = 0, 0
+        self.noisy = self.random = self.known = self.apart = self.sharing = False
+        self.grid: Grid | None = None
         self.slopes = Slopes.zeros(0, 0)
         self.directions = torch.zeros(0, 0, dtype=torch.float64)
-        self.cost = 0
-        self.apart = False
-        self._footprint: tuple[Tensor, Tensor, int] | None = None
-        self._by_pixel = False
-        self.known = False
-        self.random = False
-        self._units: Tensor = torch.zeros(0, dtype=torch.long)
-        self._groups: Tensor = torch.zeros(0, dtype=torch.long)
-        self._steps: Vector = torch.zeros(0)
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._shared: Shared | None = None
+        self._groups = torch.zeros(0, dtype=torch.long)
+        self._steps = torch.zeros(0, dtype=torch.float64)
 
     def begin(self, outputs: int, noisy: bool, grid: Grid | None) -> None:
+        """Choose how to measure, once it is known what one evaluation gives."""
         self.outputs, self.noisy, self.grid = outputs, noisy, grid
-        d = len(self.free)
-        fits = d * outputs <= LARGEST_MATRIX
-        self.random = not (fits and d <= max(FEW, self.budget // SWEEPS))
+        free = len(self.free)
+        fits = free * outputs <= LARGEST_MATRIX
+        self.random = not (fits and free <= max(FEW, self.budget // SWEEPS))
+        self.cost = free
         if self.random:
-            rows = min(512, max(4, self.budget // 32), 2**24 // max(d, outputs), d)
-            self.cost = max(1, rows)
+            self.cost = max(1, min(DIRECTIONS, max(4, self.budget // 32), LARGEST_MATRIX // max(free, outputs), free))
         else:
-            self.cost = d
-            self.slopes = Slopes.zeros(d, outputs)
+            self.slopes = Slopes.zeros(free, outputs)
 
     def part(self) -> bool:
-        """Measure one by one from now on, if it was not so; else together again, where footprints allow it."""
-        shared = self._footprint is not None
-        self.apart = shared
-        return shared
+        """Measure one by one from now on, if probes were shared; else share them again. Whether they were shared."""
+        self.apart = self.sharing
+        return self.sharing
 
     # --- where to look
 
     def offsets(self, center: Vector, reach: float, room: int, generator: torch.Generator) -> Points:
-        """The probes of a measurement, at most ``room`` rows."""
-        d = len(self.free)
+        """The probes of a measurement, at most ``room`` rows, ``reach`` away."""
         if self.random:
             rows = min(self.cost, room)
-            self.directions = torch.randn(rows, d, dtype=center.dtype, generator=generator)
-            self._steps = torch.full((rows,), reach if reach < 0.01 else 0.3 * reach, dtype=center.dtype)
-            spread = center.new_zeros(rows, len(center))
-            spread[:, self.free] = self.directions * self._steps[:, None]
-            return spread
-        low, high = (side.cpu().to(center)[self.free] for side in (self.parameters.lower, self.parameters.upper))
-        here = center[self.free]
-        length = self.parameters.granularity.cpu().to(center)[self.free].clamp(min=reach)
-        signs = torch.randint(2, (d,), generator=generator).to(center) * 2 - 1
-        outside = (here + signs * length > high) | (here + signs * length < low)
-        signs = torch.where(outside, torch.where(here - low > high - here, -1.0, 1.0).to(center), signs)
-        self._steps = torch.minimum(torch.maximum(here + signs * length, low), high) - here
+            self.directions = torch.randn(rows, len(self.free), dtype=torch.float64, generator=generator)
+            self._steps = torch.full((rows,), reach if reach < 0.01 else 0.3 * reach, dtype=torch.float64)
+            return self.spread(self._steps[:, None] * torch.eye(rows, dtype=torch.float64)).to(center)
+        here = center[self.free].double()
+        length = self.parameters.granularity.cpu()[self.free].clamp(min=reach)
+        signs = torch.randint(2, here.shape, generator=generator).double() * 2 - 1
+        outside = (here + signs * length > self.high) | (here + signs * length < self.low)
+        inwards = torch.where(here - self.low > self.high - here, -1.0, 1.0).double()
+        wanted = here + torch.where(outside, inwards, signs) * length
+        self._steps = torch.minimum(torch.maximum(wanted, self.low), self.high) - here
         groups, count = self._grouped(generator)
         if count > room:
-            chosen = torch.randperm(count, generator=generator)[:room]
-            place = torch.full((count + 1,), -1)
-            place[chosen] = torch.arange(room)
-            groups, count = place[groups], room
+            place = torch.full((count,), -1)
+            place[torch.randperm(count, generator=generator)[:room]] = torch.arange(room)
+            groups, count = torch.where(groups >= 0, place[groups.clamp(min=0)], -1), room
         self._groups = groups
-        self._count = count
-        rows = center.new_zeros(count, len(center))
+        rows_of = center.new_zeros(count, len(center))
         measured = groups >= 0
-        rows[groups[measured], self.free[measured]] = self._steps[measured]
-        return rows
+        rows_of[groups[measured], self.free[measured]] = self._steps[measured].to(center)
+        return rows_of
 
     def _grouped(self, generator: torch.Generator) -> tuple[Tensor, int]:
         """The group of each coordinate (-1 for none), and how many groups there are."""
-        d, slopes = len(self.free), self.slopes
-        self._footprint, self._by_pixel = None, False
+        free = len(self.free)
         if self.apart:
-            self.slopes = slopes = slopes.dense()
-        if slopes.direction is None or slopes.output is None:
-            self.cost = d
-            return torch.arange(d), d
-        item, cell, cells = slopes.direction, slopes.output, self.outputs
-        if self.grid is not None and d * self.grid.height * self.grid.width <= LARGEST_MATRIX:
-            self._by_pixel = True
-            cells = self.grid.height * self.grid.width
-            marked = torch.zeros(d, cells, dtype=torch.bool)
-            marked[item, self.grid.pixel(cell)] = True
-            item, cell = self.grid.widened(marked).nonzero(as_tuple=True)
-        group = colours(d, item, cell, cells)
-        count = int(group.max()) + 1 if len(group) else 0
-        idle = (group < 0).nonzero()[:, 0]  # they touched nothing so far: one in a group, which owns the rest
-        idle = idle[torch.randperm(len(idle), generator=generator)]
-        host = torch.randperm(max(count, 1), generator=generator)
-        some = min(len(idle), max(count, 1))
-        group[idle[:some]] = host[:some]
-        self.cost = count = max(count, 1)
-        self._footprint = (item, cell, cells)
+            self.slopes = self.slopes.dense()
+        self._shared = self._footprints()
+        self.sharing = self._shared is not None
+        if self._shared is None:
+            self.cost = free
+            return torch.arange(free), free
+        group = colours(free, self._shared.item, self._shared.cell, self._shared.cells)
+        count = max(1, int(group.max()) + 1)
+        # What has touched nothing so far: at most one in each group, to which all belongs that nobody else owns.
+        idle = (group < 0).nonzero()[:, 0]
+        some = min(len(idle), count)
+        idle = idle[torch.randperm(len(idle), generator=generator)[:some]]
+        group[idle] = torch.randperm(count, generator=generator)[:some]
+        self.cost = count
         return group, count
+
+    def _footprints(self) -> Shared | None:
+        """What each coordinate touches, with a margin where the outputs are a picture; ``None`` where it is all."""
+        item, output, grid = self.slopes.direction, self.slopes.output, self.grid
+        if item is None or output is None:
+            return None
+        free = len(self.free)
+        if grid is None or free * grid.pixels > LARGEST_MATRIX:
+            return Shared(item, output, self.outputs, None)
+        marked = torch.zeros(free, grid.pixels, dtype=torch.bool)
+        marked[item, grid.pixel(output)] = True
+        item, pixel = grid.widened(marked).nonzero(as_tuple=True)
+        return Shared(item, pixel, grid.pixels, grid)
 
     # --- what came back
 
-    def told(self, outputs: Tensor, residuals: Outcomes) -> None:
+    def told(self, residuals: Float[Tensor, "n m"], center: Outcomes) -> None:
         """Take the residuals at the probes, and those at the centre."""
         self.known = True
-        change = outputs - residuals
+        change = residuals - center
         good = change.isfinite().all(1)
         if self.random:
-            matrix = Slopes.zeros(len(change), self.outputs).value
-            matrix.copy_(torch.where(good[:, None], change / self._steps[:, None], 0.0))
-            self.slopes = Slopes(len(change), self.outputs, matrix)
-        elif self._footprint is not None:
-            self._told_groups(change, good)
+            slopes = Slopes.zeros(len(change), self.outputs)
+            slopes.value.copy_(torch.where(good[:, None], change / self._steps[:, None], 0.0))
+            self.slopes = slopes
+        elif self._shared is not None:
+            self._divide(self._shared, change, good)
         else:
+            picked = (self._groups >= 0).nonzero()[:, 0]
+            picked = picked[good[self._groups[picked]]]
             matrix = self.slopes.value
-            owners = self._groups >= 0
-            rows = self._groups[owners]
-            picked = owners.nonzero()[:, 0][good[rows]]
-            rows = rows[good[rows]]
-            matrix[picked] = (change[rows] / self._steps[picked, None]).to(matrix)
-            if len(picked) == len(self.free) and len(self.free) >= 64 and not self.noisy and not self.apart:
-                self._thin()
+            matrix[picked] = (change[self._groups[picked]] / self._steps[picked, None]).to(matrix)
+            whole = len(picked) == len(self.free) >= MANY
+            if whole and not self.noisy and not self.apart:
+                self.slopes = self.slopes.thinned(NEGLIGIBLE, SPARSE)
 
-    def _thin(self) -> None:
-        """Keep entries in place of a matrix, where few are not zero."""
-        matrix = self.slopes.value
-        there = matrix.abs() > NEGLIGIBLE * matrix.abs().amax(1, keepdim=True)
-        if float(there.float().mean()) <= SPARSE:
-            direction, output = there.nonzero(as_tuple=True)
-            self.slopes = sparse_slopes(*matrix.shape, direction, output, matrix[direction, output])
-
-    def _told_groups(self, change: Tensor, good: Tensor) -> None:
+    def _divide(self, shared: Shared, change: Tensor, good: Tensor) -> None:
         """Share the change of each group's outputs among its members."""
-        owner = self._owners(len(change))
-        scale = NEGLIGIBLE * change.abs().nan_to_num(0.0).amax(1, keepdim=True)
-        row, output = ((change.abs() > scale) & good[:, None]).nonzero(as_tuple=True)
-        cell = self.grid.pixel(output) if self._by_pixel else output
-        item, found = owner[row, cell], change[row, output]
-        known = item >= 0
-        total = float(found.square().sum())
-        leak = float(found[~known].square().sum()) / total if total > 0 else 0.0
-        item, output = item[known], output[known]
-        value = (found[known] / self._steps[item]).float()
-        slopes = self.slopes
+        owner = self._owners(shared, len(change))
+        least = NEGLIGIBLE * change.abs().nan_to_num(0.0).amax(1, keepdim=True)
+        row, output = ((change.abs() > least) & good[:, None]).nonzero(as_tuple=True)
+        item = owner[row, output if shared.grid is None else shared.grid.pixel(output)]
+        found, known = change[row, output], item >= 0
+        total, leaked = float(found.square().sum()), float(found[~known].square().sum())
+        item, output, found = item[known], output[known], found[known]
         stale = self._groups < 0
         stale[~stale] = ~good[self._groups[~stale]]
-        old = stale[slopes.direction]
-        item = torch.cat([item, slopes.direction[old]])
-        output = torch.cat([output, slopes.output[old]])
-        value = torch.cat([value, slopes.value[old]])
-        order = torch.argsort(item, stable=True)
-        self.slopes = sparse_slopes(len(self.free), self.outputs, item[order], output[order], value[order])
-        if leak > LEAK:
+        self.slopes = self.slopes.renewed(stale, item, output, found / self._steps[item])
+        if leaked > LEAK * total:
             self.slopes = self.slopes.dense()
 
-    def _owners(self, groups: int) -> Tensor:
-        """The member of each group that each output (or pixel) belongs to, shape (groups, cells); -1 for none."""
-        item, cell, cells = self._footprint
-        owner = torch.full((groups, cells), -1)
-        group = self._groups[item]
+    def _owners(self, shared: Shared, groups: int) -> Tensor:
+        """The member of each group that each cell belongs to, shape (groups, cells); -1 for none."""
+        owner = torch.full((groups, shared.cells), -1)
+        group = self._groups[shared.item]
         measured = group >= 0
-        owner[group[measured], cell[measured]] = item[measured]
-        if self._by_pixel:
-            owner = self.grid.nearest(owner)
+        owner[group[measured], shared.cell[measured]] = shared.item[measured]
+        if shared.grid is not None:
+            owner = shared.grid.nearest(owner)
         touching = torch.zeros(len(self.free), dtype=torch.bool)
-        touching[item] = True
+        touching[shared.item] = True
         idle = ((self._groups >= 0) & ~touching).nonzero()[:, 0]
         host = self._groups[idle]
         owner[host] = torch.where(owner[host] < 0, idle[:, None], owner[host])
@@ -203,10 +201,9 @@ class Measurement:
     def movable(self, center: Vector, gradient: Amounts) -> Amounts:
         """1 for directions that a step may take, 0 for those that lead out of the bounds."""
         if self.random:
-            return torch.ones(len(self.directions), dtype=torch.float64)
-        here = center[self.free]
-        low, high = (side.cpu().to(center)[self.free] for side in (self.parameters.lower, self.parameters.upper))
-        stuck = ((here <= low) & (gradient > 0)) | ((here >= high) & (gradient < 0))
+            return torch.ones_like(gradient)
+        here = center[self.free].double()
+        stuck = ((here <= self.low) & (gradient > 0)) | ((here >= self.high) & (gradient < 0))
         return (~stuck).double()
 
     def spread(self, steps: Float[Tensor, "n k"]) -> Points:
@@ -217,27 +214,22 @@ class Measurement:
 
     def gathered(self, step: Vector) -> Amounts:
         """A step of the parameters along the directions: by least squares where they are random."""
+        inside = step[self.free].double()
         if not self.random:
-            return step[self.free]
-        return torch.linalg.lstsq(self.directions.T, step[self.free][:, None]).solution[:, 0]
+            return inside
+        solution: Tensor = torch.linalg.lstsq(self.directions.T, inside[:, None]).solution
+        return solution.flatten()
+
+    KEPT = ("outputs", "noisy", "random", "known", "apart", "sharing", "cost", "directions")
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "outputs": self.outputs,
-            "noisy": self.noisy,
-            "grid": None if self.grid is None else [self.grid.height, self.grid.width, self.grid.channels, self.grid.channels_first],
-            "random": self.random,
-            "known": self.known,
-            "apart": self.apart,
-            "shared": self._footprint is not None,
-            "cost": self.cost,
-            "slopes": self.slopes.state_dict(),
-            "directions": self.directions,
-        }
+        """What was measured, and how."""
+        state: dict[str, Any] = {name: getattr(self, name) for name in self.KEPT}
+        return state | {"slopes": self.slopes.state_dict(), "grid": None if self.grid is None else self.grid.sizes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.outputs, self.noisy, self.random, self.cost = (state[n] for n in ("outputs", "noisy", "random", "cost"))
-        self.known, self.apart = state["known"], state["apart"]
-        self._footprint = (torch.zeros(0), torch.zeros(0), 0) if state["shared"] else None
+        """Take back what `state_dict` gave, between two steps."""
+        for name in self.KEPT:
+            setattr(self, name, state[name])
         self.grid = None if state["grid"] is None else Grid(*state["grid"])
-        self.slopes, self.directions = Slopes(**state["slopes"]), state["directions"]
+        self.slopes = Slopes(**state["slopes"])

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
 Amounts: TypeAlias = Float[Tensor, " k"]
 """One number a direction: shape (k,)."""
 
@@ -85,12 +84,26 @@ class Slopes:
         matrix.value[self.direction, self.output] = self.value.to(matrix.value)
         return matrix
 
+    def thinned(self, negligible: float, most: float) -> "Slopes":
+        """Only the entries above ``negligible`` of their direction's largest, if they are ``most`` of all at most."""
+        size = self.value.abs()
+        there = size > negligible * size.amax(1, keepdim=True)
+        if float(there.sum()) > most * there.numel():
+            return self
+        direction, output = there.nonzero(as_tuple=True)
+        return Slopes(self.directions, self.outputs, self.value[there].float(), direction, output)
+
+    def renewed(self, stale: Tensor, direction: Tensor, output: Tensor, value: Tensor) -> "Slopes":
+        """New entries, and of the old ones only those of ``stale`` directions, sorted by direction."""
+        if self.direction is None or self.output is None:  # pragma: no cover - only entries are renewed
+            return self
+        old = stale[self.direction]
+        direction = torch.cat([direction, self.direction[old]])
+        output = torch.cat([output, self.output[old]])
+        value = torch.cat([value.float(), self.value[old]])
+        order = torch.argsort(direction, stable=True)
+        return Slopes(self.directions, self.outputs, value[order], direction[order], output[order])
+
     def state_dict(self) -> dict[str, Any]:
         """The fields."""
         return {name: getattr(self, name) for name in ("directions", "outputs", "value", "direction", "output")}
-
-
-def sparse_slopes(directions: int, outputs: int, direction: Tensor, output: Tensor, value: Tensor) -> Slopes:
-    """Slopes of some entries: those that are zero are dropped."""
-    there = value != 0
-    return Slopes(directions, outputs, value[there].float(), direction[there], output[there])
