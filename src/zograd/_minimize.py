@@ -148,12 +148,9 @@ def minimized(
 ) -> Result:
     """Run a strategy over a program from start to end: what every way to minimise does, with `minimize`'s arguments.
 
-    Args:
-        fun: As for `minimize`, as is everything that is not named here.
-        parameters: What is optimised.
-        make: From the budget that the run began with to the strategy, and to what is to be said of it in the end.
-        settings: What must be the same when the run goes on.
-    """  # noqa: D417 - the rest is documented once
+    ``make`` goes from the budget that the run began with to the strategy, and to what is to be said of it in the end;
+    ``settings`` must be the same when the run goes on.
+    """
     require(target is None or target == target, "target", "be a number", target)
     require(callback is None or callable(callback), "callback", "be callable", callback)
     blackbox = as_blackbox(fun)

@@ -29,6 +29,7 @@ NEGLIGIBLE = 1e-4
 """Changes below this share of the largest count as none."""
 
 
+@final
 class Shared(NamedTuple):
     """The cells (outputs, or pixels) that each coordinate touches, by which coordinates share a probe."""
 
