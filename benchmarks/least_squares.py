@@ -43,6 +43,7 @@ class Case:
         budget: Evaluations.
         least: The least mean square known.
         bounds: As `zo.minimize` takes them.
+        scale: As `zo.minimize` takes it.
         noise: The standard deviation of one output.
     """
 
@@ -51,6 +52,7 @@ class Case:
     budget: int
     least: float = 0.0
     bounds: Any = None
+    scale: Any = None
     noise: float = 0.0
 
 
@@ -137,7 +139,7 @@ def cases(large: bool) -> dict[str, Case]:
             return (render(parameters.decode(torch.from_numpy(vector))) - goal) / 255
 
         limits = list(zip(parameters.lower.tolist(), parameters.upper.tolist(), strict=True))
-        found["150 ellipses"] = Case(ellipses, parameters.initial.numpy(), 8000, bounds=limits)
+        found["150 ellipses"] = Case(ellipses, parameters.initial.numpy(), 8000, bounds=limits, scale=1.0)
     return found
 
 
@@ -170,7 +172,7 @@ def by_outputs(watched: Watched, seed: int) -> Array:
     """`zo.minimize_least_squares`."""
     case = watched.case
     found = zo.minimize_least_squares(
-        watched, case.start, bounds=case.bounds, evaluations=case.budget, seed=seed, progress=False
+        watched, case.start, bounds=case.bounds, scale=case.scale, evaluations=case.budget, seed=seed, progress=False
     )
     return np.asarray(found.x)
 
@@ -179,9 +181,14 @@ def by_loss(watched: Watched, seed: int) -> Array:
     """`zo.minimize`, which sees the mean square alone."""
     case = watched.case
     found = zo.minimize(
-        lambda x: float((watched(x) ** 2).mean()), case.start, bounds=case.bounds, evaluations=case.budget, seed=seed,
+        lambda x: float((watched(x) ** 2).mean()),
+        case.start,
+        bounds=case.bounds,
+        scale=case.scale,
+        evaluations=case.budget,
+        seed=seed,
         progress=False,
-    )  # fmt: skip
+    )
     return np.asarray(found.x)
 
 
@@ -248,8 +255,8 @@ def report(rows: list[Row]) -> str:
     return "\n".join(
         [
             "<!-- made by benchmarks/least_squares.py -->\n",
-            f"log10 of the share of the start's excess that is left, and in brackets the evaluations after which it was "
-            f"below {REACHED:g}; medians of up to {seeds} seeds, lower is better.\n",
+            f"log10 of the share of the start's excess that is left, and in brackets the evaluations after which it "
+            f"was below {REACHED:g}; medians of up to {seeds} seeds, lower is better.\n",
             table(header, lines),
             "".join(f"- {line}\n" for line in versions),
         ]
@@ -272,7 +279,7 @@ def main(arguments: list[str] | None = None) -> None:
         {"problem": name, "method": method, "seed": seed}
         for name in given.problems or cases(given.large)
         for method in given.methods
-        for seed in range(1 if name == "150 ellipses" or method == "SciPy" and "noise" not in name else given.seeds)
+        for seed in range(1 if name == "150 ellipses" or (method == "SciPy" and "noise" not in name) else given.seeds)
     ]
     sweep(tasks, run, results)
     results.rewrite(results.rows)

@@ -24,6 +24,8 @@ from zograd.strategies._strategy import Step, Strategy
 WIDE, NARROW = 0.1, 1e-3
 """The two steps that tell a smooth program from one with jumps, in units of the parameters."""
 NARROWEST, LEAST_WIDE = 1e-6, 0.02
+AGAIN = 0.06
+"""The step after the least wide one, where even that gains nothing."""
 BLURS = (1.0, 2.0, 4.0)
 """Widths in pixels under which steps are tried."""
 TRIALS = 16
@@ -51,7 +53,10 @@ class GaussNewton(Strategy):
       blurred residuals, whose slopes hold for larger moves. The best is taken if it is better, and every step tried
       corrects J by Broyden's least change, so that more steps follow without a measurement as long as that pays.
     * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed a whole number
-      apart. **Under noise** the centre is part of every wave, and the answer is the centre with its mean loss.
+      apart.
+    * **Under noise** the centre is part of every wave, slopes are means of the last few measurements, and what is known
+      of the residuals is taken along with every step that leads where the model says, so that noise averages out. The
+      answer is then the centre, with its mean loss.
 
     Cost: a measurement has one row a group of parameters, d at most; a wave of steps 1 to 16.
     Bias: slopes are of first order in the step, and of the smoothed program where it jumps.
@@ -97,6 +102,7 @@ class GaussNewton(Strategy):
         self.value = float("inf")
         self.told = 1
         self.noisy = self.smooth = False
+        self.noise = 0.0
         self.reach = WIDE
         self.damping, self.raised = 1e-2, 2.0
         self.blur = 0
@@ -106,6 +112,7 @@ class GaussNewton(Strategy):
         self.widest = torch.zeros(0, dtype=torch.float64)
         self._asked: Probes | None = None
         self._steps: Points = torch.zeros(0, 0)
+        self._inside = torch.zeros(0, 0)
 
     # --- what Strategy asks for
 
@@ -227,6 +234,7 @@ class GaussNewton(Strategy):
         self.value = float(self.residuals.square().mean())
         self.noisy = bool(known.all()) and not torch.equal(outputs[0], outputs[1])
         wide, narrow = (_bend(outputs[place], outputs[place + 1], self.residuals) for place in (2, 4))
+        self.noise = float((outputs[0] - outputs[1]).square().mean()) / 2 if self.noisy else 0.0
         self.smooth = not self.noisy and narrow < 0.2 * wide
         self.reach = NARROW if self.smooth else WIDE
         self.damping = 1e-3 if self.smooth else 1.0
@@ -240,6 +248,8 @@ class GaussNewton(Strategy):
     def _again(self, outputs: Tensor, loss: Tensor) -> None:
         """Under noise the centre is evaluated with every wave, and its residuals are a mean."""
         if bool(loss.isfinite()):
+            if self.told == 1:
+                self.noise += 0.1 * (float((outputs - self.residuals).square().mean()) / 2 - self.noise)
             total = self.value * self.told + float(loss)
             self.residuals = (self.residuals * self.told + outputs) / (self.told + 1)
             self.told += 1
@@ -276,8 +286,11 @@ class GaussNewton(Strategy):
             steps.append(damped_steps(slopes, self.residuals, dampings, scale, partial(grid.blurred, width=width)))
         if grid is not None:
             self.blur = (self.blur + rows // 4 - 1) % len(BLURS)
-        offsets = self.measurement.spread(torch.cat(steps)[:room])
+        inside = torch.cat(steps)[:room]
+        offsets = self.measurement.spread(inside)
         offsets = self.parameters.clip(self.center + offsets) - self.center
+        # Along random directions what is cut off at the bounds is left out of account.
+        self._inside = inside if self.measurement.random else offsets[:, self.measurement.free]
         self._steps = offsets
         return offsets
 
@@ -290,13 +303,16 @@ class GaussNewton(Strategy):
         gain = math.log(max(before, 1e-300) / max(after, 1e-300)) if after < before else 0.0
         step = self._steps[row]
         if math.isfinite(after):
-            inside = self.measurement.gathered(step)
+            inside = self._inside[row]
             change = self.measurement.slopes.times(inside)
             predicted = before - float((self.residuals + change).square().mean())
             ratio = (before - after) / predicted if predicted > 0 else 0.0
             diagnostics["ratio"] = ratio
-            if float(inside.norm()) > 0:
-                error = outputs[row] - self.residuals - change
+            error = outputs[row] - self.residuals - change
+            if self.noisy and self._expected(error):
+                self._blend(step, change, outputs[row], after)
+                return
+            if float(inside.norm()) > 1e-12:
                 self.measurement.slopes = self.measurement.slopes.corrected(inside, error)
         else:
             ratio = 0.0
@@ -304,7 +320,7 @@ class GaussNewton(Strategy):
         if gain > 0:
             self.center = self.parameters.clip(self.center + step)
             self.residuals, self.value, self.told = outputs[row].clone(), after, 1
-            self.refused = 0
+            self.refused = self.measurement.rounds = 0
             if self.smooth:
                 length = float(step.abs().max())
                 self.reach = min(self.reach, max(NARROWEST, 0.1 * length))
@@ -314,11 +330,28 @@ class GaussNewton(Strategy):
         spent = self.evaluations - evaluations
         rate = math.log(max(start, 1e-300) / max(self.value, 1e-300)) / spent
         again = gain / rows >= 0.5 * rate and gain > 0
-        patience = 5 if rows == 1 else 1
+        patience = 5 if rows == 1 else 3
         moved = self.value < start
         if again or (not moved and self.refused < patience):
             return
         self._renew(math.log(max(start, 1e-300) / max(self.value, 1e-300)), spent)
+
+    def _expected(self, error: Tensor) -> bool:
+        """Whether the model was wrong by no more than the noise."""
+        return float(error.square().mean()) < 2 * self.noise * (1 + 1 / self.told)
+
+    def _blend(self, step: Vector, change: Tensor, outputs: Tensor, loss: float) -> None:
+        """Go on to where the model says, and take what is known of the residuals along: noise then averages out."""
+        self.center = self.parameters.clip(self.center + step)
+        share = 1 / (self.told + 1)
+        decrease = float(self.residuals.square().mean() - (self.residuals + change).square().mean())
+        self.value = (1 - share) * (self.value - decrease) + share * loss
+        self.residuals = torch.lerp(self.residuals + change, outputs, share)
+        self.told += 1
+        self.refused += 1
+        if self.refused >= self.measurement.cost:
+            self.phase = "measure"
+            self.cycle = (self.value, self.evaluations)
 
     def _damp(self, row: int, rows: int, gain: float, ratio: float) -> None:
         if rows == 1:
@@ -340,10 +373,12 @@ class GaussNewton(Strategy):
         if self.smooth:
             if gain == 0.0:
                 self.reach = self.reach * 10 if self.reach < WIDE else NARROWEST
+        elif self.noisy:
+            pass  # the widest step is the clearest of noise
         elif gain < spent / self.budget and self.measurement.part():
             pass  # first see whether it was the sharing of probes that was at fault
         elif gain < spent / self.budget:
-            self.reach = 0.7 * self.reach if self.reach > LEAST_WIDE else (LEAST_WIDE if gain > 0 else WIDE)
+            self.reach = 0.7 * self.reach if self.reach > LEAST_WIDE else (LEAST_WIDE if gain > 0 else AGAIN)
         if not self.smooth:
             self.damping = 1.0
         elif gain == 0.0:
@@ -355,7 +390,7 @@ class GaussNewton(Strategy):
 
     NAMES = (
         "center", "best_value", "best_point", "number", "evaluations", "phase", "residuals", "value", "told", "noisy",
-        "smooth", "reach", "damping", "raised", "blur", "refused", "cycle", "widest", "shape",
+        "noise", "smooth", "reach", "damping", "raised", "blur", "refused", "cycle", "widest", "shape",
     )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

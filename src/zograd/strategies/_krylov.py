@@ -9,6 +9,8 @@ from torch import Tensor
 from zograd._typing import Vector
 from zograd.strategies._slopes import Amounts, Outcomes, Slopes
 
+ROUNDING = 1e-13
+"""A direction this much shorter than the longest is rounding."""
 EXACT = 80
 """Up to so many directions are solved for exactly."""
 LARGEST = 40
@@ -64,12 +66,12 @@ def damped_steps(
         u = _orthogonal(weigh(slopes.times(scale * v)) - alpha * u, lefts[:size])
         beta_next = float(u.norm())
         below.append(beta_next)
-        if beta_next <= 1e-14 * diagonal[0] or size == space:
+        if beta_next <= ROUNDING * max(*diagonal, *below) or size == space:
             break
         u = u / beta_next
         v = _orthogonal(scale * slopes.transposed(weigh(u)) - beta_next * v, rights[:size])
         alpha = float(v.norm())
-        if alpha <= 1e-14 * diagonal[0]:
+        if alpha <= ROUNDING * max(*diagonal, *below):
             break
         v = v / alpha
         rights[size] = v

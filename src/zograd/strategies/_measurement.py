@@ -25,6 +25,8 @@ SPARSE = 0.25
 """Slopes are kept as entries where at most this share of them is not zero."""
 LEAK = 0.2
 """The share of the change that may come from outside the footprints before all are measured one by one again."""
+MEAN = 20
+"""Measurements under noise of which the mean is taken, at most."""
 NEGLIGIBLE = 1e-4
 """Changes below this share of the largest count as none."""
 
@@ -61,6 +63,7 @@ class Measurement:
         self.low, self.high = parameters.lower.cpu()[self.free], parameters.upper.cpu()[self.free]
         self.outputs, self.cost = 0, 0
         self.noisy = self.random = self.known = self.apart = self.sharing = False
+        self.rounds = 0
         self.grid: Grid | None = None
         self.slopes = Slopes.zeros(0, 0)
         self.directions = torch.zeros(0, 0, dtype=torch.float64)
@@ -162,9 +165,12 @@ class Measurement:
             picked = (self._groups >= 0).nonzero()[:, 0]
             picked = picked[good[self._groups[picked]]]
             matrix = self.slopes.value
-            matrix[picked] = (change[self._groups[picked]] / self._steps[picked, None]).to(matrix)
+            found = (change[self._groups[picked]] / self._steps[picked, None]).to(matrix)
+            # Under noise the mean of the last few; they are forgotten when the centre has moved far.
+            matrix[picked] = torch.lerp(matrix[picked], found, 1 / (self.rounds + 1)) if self.noisy else found
+            self.rounds = min(self.rounds + 1, MEAN - 1)
             whole = len(picked) == len(self.free) >= MANY
-            if whole and not self.noisy and not self.apart:
+            if whole and not self.noisy:
                 self.slopes = self.slopes.thinned(NEGLIGIBLE, SPARSE)
 
     def _divide(self, shared: Shared, change: Tensor, good: Tensor) -> None:
@@ -213,15 +219,7 @@ class Measurement:
         wide[:, self.free] = steps @ self.directions if self.random else steps
         return wide
 
-    def gathered(self, step: Vector) -> Amounts:
-        """A step of the parameters along the directions: by least squares where they are random."""
-        inside = step[self.free].double()
-        if not self.random:
-            return inside
-        solution: Tensor = torch.linalg.lstsq(self.directions.T, inside[:, None]).solution
-        return solution.flatten()
-
-    KEPT = ("outputs", "noisy", "random", "known", "apart", "sharing", "cost", "directions")
+    KEPT = ("outputs", "noisy", "random", "known", "apart", "sharing", "cost", "rounds", "directions")
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured, and how."""

@@ -13,6 +13,8 @@ Amounts: TypeAlias = Float[Tensor, " k"]
 Outcomes: TypeAlias = Float[Tensor, " m"]
 """One number an output: shape (m,)."""
 
+STILL = 1e-6
+"""Moves with squares below this share of the largest count as none."""
 EXACT = 2**22
 """Slopes up to so many are kept in float64, more in float32."""
 
@@ -73,7 +75,9 @@ class Slopes:
             return replace(self, value=torch.addr(self.value, step.to(self.value), amount))
         own = step.double()[self.direction]
         total = torch.zeros(self.outputs, dtype=torch.float64).index_add_(0, self.output, own.square())
-        share = torch.where(total > 0, error / total.clamp(min=1e-300), 0.0)
+        # An output whose parameters hardly moved has not changed because of them.
+        moved = total > STILL * step.double().square().max()
+        share = torch.where(moved, error / torch.where(moved, total, 1.0), 0.0)
         return replace(self, value=self.value + (own * share[self.output]).to(self.value))
 
     def dense(self) -> "Slopes":
