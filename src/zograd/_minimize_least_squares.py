@@ -40,8 +40,8 @@ def minimize_least_squares(
 
     with y the outputs and t the ``goal``. This is ``result.fun``; ``scipy.optimize.least_squares`` calls half the sum,
     m f / 2, the cost. A loss is one number an evaluation; a render is ten thousand, and each says on its own how it
-    moves with the parameters. So wherever the loss is a sum of squares, return what is squared: `minimize` then needs
-    many times the evaluations (``benchmarks/least_squares.py`` measures how many).
+    moves with the parameters. So wherever the loss is a sum of squares, return what is squared: `minimize` mostly needs
+    several times the evaluations (``benchmarks/least_squares.py`` measures how many, and where it does not).
 
     The method is `GaussNewton`, which has nothing to tune: it measures the slopes of all outputs by differences,
     several parameters at once where they touch different outputs, and tries damped Gauss-Newton steps.
