@@ -12,6 +12,7 @@ from zograd._errors import (
     ZogradError,
 )
 from zograd._minimize import minimize
+from zograd._minimize_least_squares import minimize_least_squares
 from zograd._parameters import Parameters
 from zograd._probes import Coordinates, Dense, Probes, Seeded
 from zograd._record import Record, read_run
@@ -28,7 +29,7 @@ from zograd.estimators import (
     SmoothedGradient,
 )
 from zograd.evaluate import Pool, retry, value
-from zograd.strategies import Descent, Step, Strategy
+from zograd.strategies import Descent, GaussNewton, Step, Strategy
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ __all__ = [
     "EvaluationError",
     "ForwardGradient",
     "FrameGradient",
+    "GaussNewton",
     "GradientError",
     "GradientEstimator",
     "MissingExtraError",
@@ -64,6 +66,7 @@ __all__ = [
     "batched",
     "differentiable",
     "minimize",
+    "minimize_least_squares",
     "optim",
     "pointwise",
     "read_run",

@@ -327,26 +327,29 @@ class Run(Iterator[Step]):
         """Evaluate and tell; ``None`` where time or target cut the wave short."""
         # What is on record was put up with when it was lost.
         policy = replace(self.policy, max_lost=1.0) if self._replaying else self.policy
-        collector = Collector([probes], policy, shape=(), tally=self.tally)
+        collector = Collector([probes], policy, shape=self.strategy.shape, tally=self.tally)
         lost_before = self.tally.total
         self.evaluations += len(probes)
         came_back = 0
+        values: Values | None = None
         self.evaluator.places = ((self.steps + 1, 0),)
         try:
             with torch.no_grad():
                 for finished in self.evaluator.stream(self.blackbox, [probes]):
                     came_back += len(finished.rows)
                     found = collector.add(finished)
-                    if self._enough(found if probes.quantity == "value" else found.new_empty(0)):
+                    seen = probes.quantity == "value"
+                    if self._enough(self.strategy.losses(found) if seen else found.new_empty(0)):
                         break
         finally:
             self.evaluations -= len(probes) - came_back
-            values = collector.values()[0]
-            self.strategy.notice(values)
+            if collector.shape is not None:  # else nothing has come back yet
+                values = collector.values()[0]
+                self.strategy.notice(values)
         if came_back < len(probes) or not tell:
             return None
         try:
-            step = self.strategy.tell(values)
+            step = self.strategy.tell(collector.values()[0] if values is None else values)
         except GradientError as error:
             raise EvaluationError(
                 f"No step can be made: {self.tally.total - lost_before} of its {len(probes)} evaluations were lost "
@@ -376,7 +379,8 @@ class Run(Iterator[Step]):
 
     def _attach(self, journal: Journal) -> None:
         self._journal = journal
-        self.evaluator = Journaled(self.evaluator, journal)
+        losses = None if self.strategy.shape == () else self.strategy.losses
+        self.evaluator = Journaled(self.evaluator, journal, losses)
         weakref.finalize(self, journal.close)
 
     def _restore(self) -> None:

@@ -3,6 +3,7 @@
 from zograd.strategies._choose import Chooser
 from zograd.strategies._cmaes import CMAES
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
+from zograd.strategies._gauss_newton import GaussNewton
 from zograd.strategies._pilot import Pilot
 from zograd.strategies._strategy import Step, Strategy, StrategyFactory
 
@@ -10,6 +11,7 @@ __all__ = [
     "CMAES",
     "Chooser",
     "Descent",
+    "GaussNewton",
     "OptimizerFactory",
     "Pilot",
     "SchedulerFactory",
