@@ -53,6 +53,7 @@ PUBLIC = [
     "Pool",
     "Probes",
     "Program",
+    "PublishedSurrogate",
     "RandomGradient",
     "Record",
     "Result",

@@ -24,6 +24,7 @@ from zograd.estimators import (
     ForwardGradient,
     FrameGradient,
     GradientEstimator,
+    PublishedSurrogate,
     RandomGradient,
     SmoothedGradient,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "Pool",
     "Probes",
     "Program",
+    "PublishedSurrogate",
     "RandomGradient",
     "Record",
     "Result",

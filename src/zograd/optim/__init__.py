@@ -4,5 +4,6 @@ from zograd.optim._annealed_adam import AnnealedAdam
 from zograd.optim._block_newton import BlockNewton
 from zograd.optim._quasi_newton import QuasiNewton
 from zograd.optim._step_rule import StepRule
+from zograd.optim._surrogate_adam import SurrogateAdam
 
-__all__ = ["AnnealedAdam", "BlockNewton", "QuasiNewton", "StepRule"]
+__all__ = ["AnnealedAdam", "BlockNewton", "QuasiNewton", "StepRule", "SurrogateAdam"]

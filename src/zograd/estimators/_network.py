@@ -1,0 +1,134 @@
+"""A small multilayer perceptron on one flat buffer: forward, backward and Adam by hand, without autograd's overhead."""
+
+import itertools
+import math
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+LEAK = np.float32(0.01)
+"""The slope of a leaky rectifier below zero."""
+FIRST, SECOND, EPSILON = 0.9, 0.999, np.float32(1e-8)
+"""Adam's usual constants."""
+
+
+@final
+class Network:
+    """Leaky rectifiers, the last one included as in the released ZeroGrads; one number out, float32.
+
+    Weights start as those of ``torch.nn.Linear``, drawn from ``generator`` in the same order. One flat buffer holds all
+    of them, so that Adam is ten passes over memory whatever the number of layers.
+
+    Args:
+        inputs: The number of inputs, d.
+        layers: Hidden layers.
+        width: Neurons in each.
+        bands: Frequencies ``1, 2, 4, ...`` whose sines and cosines are inputs too; 0 for none.
+        generator: Where the first weights come from.
+    """
+
+    def __init__(self, inputs: int, layers: int, width: int, bands: int, generator: torch.Generator) -> None:
+        self.inputs = inputs
+        self.bands = [np.float32(2.0**power) for power in range(bands)]
+        sizes = [inputs * (1 + 2 * bands), *[width] * layers, 1]
+        pieces: list[torch.Tensor] = []
+        for before, after in itertools.pairwise(sizes):
+            weight = math.sqrt(3.0) * (math.sqrt(2.0 / (1 + math.sqrt(5.0) ** 2)) / math.sqrt(before))
+            bias = 1 / math.sqrt(before)
+            pieces.append(torch.empty(after * before).uniform_(-weight, weight, generator=generator))
+            pieces.append(torch.empty(after).uniform_(-bias, bias, generator=generator))
+        self.weights: Array = torch.cat(pieces).numpy()
+        self.slopes: Array = np.zeros_like(self.weights)
+        self.mean: Array = np.zeros_like(self.weights)
+        self.square: Array = np.zeros_like(self.weights)
+        self.updates = 0
+        self._layers = _views(self.weights, sizes)
+        self._slopes = _views(self.slopes, sizes)
+
+    def __call__(self, points: Array) -> Array:
+        """The outputs at points of shape (n, d): shape (n,)."""
+        return self._forward(self._encoded(points))[-1][:, 0]
+
+    def slope(self, point: Array) -> Array:
+        """The gradient of the output with respect to one point of shape (d,)."""
+        inputs = point[None]
+        activations = self._forward(self._encoded(inputs))
+        flow = np.ones((1, 1), np.float32)
+        for (weight, _), after in zip(reversed(self._layers), reversed(activations), strict=False):
+            flow = (flow * np.where(after > 0, np.float32(1), LEAK)) @ weight
+        d = self.inputs
+        total = flow[:, :d].copy()
+        for place, frequency in enumerate(self.bands):
+            sines, cosines = (flow[:, d * (2 * place + part) :][:, :d] for part in (1, 2))
+            angle = inputs * frequency
+            total += frequency * (sines * np.cos(angle) - cosines * np.sin(angle))
+        slope: Array = total[0]
+        return slope
+
+    def fit(self, points: Array, values: Array, rate: float, updates: int) -> None:
+        """So many Adam updates on the mean squared error at points of shape (n, d)."""
+        encoded = self._encoded(points)
+        for _ in range(updates):
+            activations = self._forward(encoded)
+            flow = (np.float32(2 / len(values)) * (activations[-1][:, 0] - values))[:, None]
+            for place in range(len(self._layers) - 1, -1, -1):
+                flow = flow * np.where(activations[place + 1] > 0, np.float32(1), LEAK)
+                weight, bias = self._slopes[place]
+                np.matmul(flow.T, activations[place], out=weight)
+                np.sum(flow, axis=0, out=bias)
+                if place:
+                    flow = flow @ self._layers[place][0]
+            self._adam(rate)
+
+    def state(self) -> dict[str, Any]:
+        """Weights and Adam's memory."""
+        names = ("weights", "mean", "square")
+        return {"updates": self.updates, **{name: torch.from_numpy(getattr(self, name).copy()) for name in names}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.updates = state["updates"]
+        for name in ("weights", "mean", "square"):
+            getattr(self, name)[:] = state[name].numpy()
+
+    def _encoded(self, points: Array) -> Array:
+        if not self.bands:
+            return points
+        waves = [wave(points * frequency) for frequency in self.bands for wave in (np.sin, np.cos)]
+        return np.concatenate([points, *waves], axis=1)
+
+    def _forward(self, encoded: Array) -> list[Array]:
+        """The inputs, then what each layer makes of them."""
+        activations = [encoded]
+        for weight, bias in self._layers:
+            before = activations[-1] @ weight.T
+            before += bias
+            activations.append(np.maximum(before, LEAK * before))
+        return activations
+
+    def _adam(self, rate: float) -> None:
+        self.updates += 1
+        slopes, mean, square = self.slopes, self.mean, self.square
+        mean += np.float32(1 - FIRST) * (slopes - mean)
+        square *= np.float32(SECOND)
+        square += np.float32(1 - SECOND) * slopes * slopes
+        size = np.sqrt(square)
+        size /= np.float32(math.sqrt(1 - SECOND**self.updates))
+        size += EPSILON
+        np.divide(mean, size, out=size)
+        size *= np.float32(rate / (1 - FIRST**self.updates))
+        self.weights -= size
+
+
+def _views(flat: Array, sizes: list[int]) -> list[tuple[Array, Array]]:
+    """The weight (after, before) and bias (after,) of each layer, as windows on the flat buffer."""
+    views, start = [], 0
+    for before, after in itertools.pairwise(sizes):
+        middle, end = start + after * before, start + after * before + after
+        views.append((flat[start:middle].reshape(after, before), flat[middle:end]))
+        start = end
+    return views
