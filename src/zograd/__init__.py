@@ -10,6 +10,7 @@ from zograd._errors import (
     MissingExtraError,
     RunError,
     ZogradError,
+    ZogradWarning,
 )
 from zograd._minimize import minimize
 from zograd._parameters import Parameters
@@ -24,6 +25,7 @@ from zograd.estimators import (
     ForwardGradient,
     FrameGradient,
     GradientEstimator,
+    PolynomialSurrogate,
     PublishedSurrogate,
     RandomGradient,
     SmoothedGradient,
@@ -48,6 +50,7 @@ __all__ = [
     "GradientEstimator",
     "MissingExtraError",
     "Parameters",
+    "PolynomialSurrogate",
     "Pool",
     "Probes",
     "Program",
@@ -62,6 +65,7 @@ __all__ = [
     "Step",
     "Strategy",
     "ZogradError",
+    "ZogradWarning",
     "backward",
     "batched",
     "differentiable",

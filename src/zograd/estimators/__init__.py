@@ -4,6 +4,7 @@ from zograd.estimators._coordinate import CoordinateGradient
 from zograd.estimators._estimator import Estimate, GradientEstimator
 from zograd.estimators._forward import ForwardGradient
 from zograd.estimators._frame import FrameGradient
+from zograd.estimators._polynomial import PolynomialSurrogate
 from zograd.estimators._published import PublishedSurrogate
 from zograd.estimators._random import RandomGradient
 from zograd.estimators._smoothed import SmoothedGradient
@@ -14,6 +15,7 @@ __all__ = [
     "ForwardGradient",
     "FrameGradient",
     "GradientEstimator",
+    "PolynomialSurrogate",
     "PublishedSurrogate",
     "RandomGradient",
     "SmoothedGradient",

@@ -1,0 +1,167 @@
+"""What the surrogates share: mirrored samples, numbers for the journal, plain words when there is nothing to see."""
+
+import copy
+import math
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zograd._checks import count, positive
+from zograd._errors import GradientError, ZogradWarning
+from zograd._probes import Probes
+from zograd._typing import Values, Vector
+from zograd.estimators._average import lost, mean_of_finite, scalars
+from zograd.estimators._directions import scatter
+from zograd.estimators._estimator import Estimate, GradientEstimator
+
+PATIENCE = 30
+"""Gradients in a row whose values the surrogate did not foretell at all, before that is said."""
+FINE = 1e-2
+"""A spread below this share of the first one has found its place: nothing is said any more."""
+SPREAD_HINT = "It is the standard deviation of the samples: the width of what is to be smoothed away; try 0.1."
+
+
+Kind = TypeVar("Kind", bound="Surrogate")
+
+
+class Surrogate(GradientEstimator, ABC):
+    """A gradient from a function that is fitted to samples around the centre, new and remembered ones.
+
+    Rows: ``[+o_1 .. +o_q, -o_1 .. -o_q]``. All that is learned lies in `_memory`, which copies with another spread
+    share.
+
+    Attributes:
+        spread: The standard deviation of the samples, in units of the parameters.
+        samples: The number of offsets drawn.
+    """
+
+    spread: float
+    samples: int
+    _memory: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        positive("spread", self.spread, SPREAD_HINT)
+        count("samples", self.samples, hint="It is the number of mirrored pairs.")
+        self._memory = {"center": None, "unexplained": 0, "warned": (), "first": self.spread}
+
+    def with_spread(self: "Kind", spread: float) -> "Kind":
+        """The same surrogate, with the same memory, that looks ``spread`` far."""
+        other = copy.copy(self)
+        other.spread = positive("spread", spread, SPREAD_HINT)
+        return other
+
+    def propose(self, center: Vector, generator: torch.Generator) -> Probes:
+        """Gaussian offsets and their mirror images."""
+        scale = torch.full((self.samples,), self.spread, dtype=center.dtype)
+        return Probes(center.detach(), scatter("gaussian", scale, center, generator, mirrored=True))
+
+    def gradient(self, probes: Probes, values: Values) -> Estimate:
+        """The surrogate's gradient, with what it foretold of the new values before it saw them.
+
+        Raises:
+            GradientError: When too much was lost.
+        """
+        values = scalars(probes, values)
+        if not bool(values.isfinite().any()):
+            raise GradientError(
+                f"no gradient can be told: all {len(values)} evaluations were lost. Check that the program runs at the "
+                "centre, or make the spread smaller."
+            )
+        numbers = {"lost": lost(values), "spread": self.spread, **self._moved(probes.center)}
+        self._look(values)
+        estimate = self._learn(probes, values)
+        foretold = estimate.diagnostics.get("r_squared")
+        # Far within the first spread what is left is rounding.
+        if foretold is not None and self.spread >= FINE * self._memory["first"]:
+            self._memory["unexplained"] = 0 if foretold > 0 else self._memory["unexplained"] + 1
+        if self._memory["unexplained"] >= PATIENCE and probes.dimension <= self._explains_up_to:
+            self._say(
+                "unexplained",
+                f"{type(self).__name__} foretold nothing of the values of {PATIENCE} gradients in a row: the program "
+                f"is noise or structure at a distance of {self.spread:.3g}. Try another spread, more samples, or "
+                "zo.SmoothedGradient, which models nothing.",
+            )
+        level = mean_of_finite(values) if estimate.value is None else estimate.value
+        return Estimate(
+            estimate.gradient, estimate.squared_error, level, estimate.curvature, {**numbers, **estimate.diagnostics}
+        )
+
+    def evaluations(self, dimension: int) -> int:
+        """``2 samples``, whatever the dimension."""
+        return 2 * self.samples
+
+    _explains_up_to = 16
+    """Where there are more parameters, few samples foretell little and nothing is wrong."""
+
+    @abstractmethod
+    def _learn(self, probes: Probes, values: Values) -> Estimate:
+        """The estimate, after taking in the values, at least one of them finite."""
+
+    def _moved(self, center: Vector) -> dict[str, float]:
+        """The last step over the spread, in root mean squares."""
+        before = self._memory["center"]
+        self._memory["center"] = center.detach().clone()
+        if before is None or before.shape != center.shape:
+            return {}
+        step = float((center - before).norm()) / math.sqrt(len(center))
+        return {"step_over_spread": step / self.spread}
+
+    def _look(self, values: Values) -> None:
+        """Warn of a flat landscape."""
+        told = values[values.isfinite()]
+        if len(told) > 1 and bool((told == told[0]).all()):
+            self._say("flat", f"all {len(told)} values are equal: increase the spread ({self.spread:.3g} now).")
+
+    def _say(self, what: str, words: str) -> None:
+        """Warn once a run."""
+        if what not in self._memory["warned"]:
+            self._memory["warned"] = (*self._memory["warned"], what)
+            warnings.warn(words, ZogradWarning, stacklevel=2)
+
+    def _common_state(self) -> dict[str, Any]:
+        center = self._memory["center"]
+        return {
+            "center": None if center is None else center.clone(),
+            "unexplained": self._memory["unexplained"],
+            "warned": list(self._memory["warned"]),
+        }
+
+    def _load_common(self, state: dict[str, Any]) -> None:
+        center = state["center"]
+        self._memory["center"] = None if center is None else center.clone()
+        self._memory["unexplained"] = state["unexplained"]
+        self._memory["warned"] = tuple(state["warned"])
+
+
+def pairs(probes: Probes, values: Values) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """The offsets of the whole pairs, shape (q, d), and half the difference of their values, shape (q,).
+
+    Raises:
+        GradientError: When every pair has lost a half.
+    """
+    ahead, behind = values.detach().cpu().double().chunk(2)
+    half = (ahead - behind) / 2
+    whole = half.isfinite()
+    if not bool(whole.any()):
+        raise GradientError(
+            f"no gradient can be told: each of the {len(half)} pairs lost an evaluation. Check that the program runs "
+            "at the centre, make the spread smaller, or take more samples."
+        )
+    rows = probes.offsets[: len(half)].dense(probes.center).cpu().float()
+    if not bool(whole.all()):
+        rows, half = rows[whole], half[whole]
+    return rows.numpy(), half.numpy()
+
+
+def agreement(rows: NDArray[np.float32], half: NDArray[np.float64]) -> dict[str, float]:
+    """The cosine between the plain gradients of the even and of the odd pairs."""
+    if len(half) < 2:
+        return {}
+    weights = half.astype(np.float32)
+    one, other = weights[0::2] @ rows[0::2], weights[1::2] @ rows[1::2]
+    size = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+    return {"half_cosine": float(one @ other) / size} if size > 0 else {}
