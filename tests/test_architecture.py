@@ -49,6 +49,7 @@ PUBLIC = [
     "GradientError",
     "GradientEstimator",
     "MissingExtraError",
+    "NeuralSurrogate",
     "Parameters",
     "PolynomialSurrogate",
     "Pool",

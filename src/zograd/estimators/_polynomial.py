@@ -94,10 +94,11 @@ class PolynomialSurrogate(Surrogate):
         self._memory |= {"span": None, "replay": None, "fit": None}
 
     def propose(self, center: Vector, generator: torch.Generator) -> Probes:
-        """Offsets and their mirror images; orthogonal ones where there are few parameters."""
+        """Offsets and their mirror images; for a quadratic orthogonal ones of several lengths, which tell its bend."""
         if self._model(len(center)) == "linear":
             return super().propose(center, generator)
-        scale = torch.full((self.samples,), self.spread, dtype=center.dtype)
+        lengths = 0.5 + torch.rand(self.samples, dtype=torch.float64, generator=generator)
+        scale = (self.spread * lengths).to(center.dtype)
         return Probes(center.detach(), scatter("orthogonal", scale, center, generator, mirrored=True))
 
     def remember(self, points: Points, values: Values) -> None:

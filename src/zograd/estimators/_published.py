@@ -133,7 +133,7 @@ class PublishedSurrogate(GradientEstimator):
         """The network's gradient anywhere, shape (d,), as it is now; zero before the first `propose`."""
         if self._network is None:
             return torch.zeros_like(point)
-        slope = self._network.slope(self._inputs(point.detach().cpu()))
+        slope = self._network.slope(self._inputs(point.detach().cpu()[None]))
         return torch.from_numpy(slope).to(point) / self.unit
 
     def evaluations(self, dimension: int) -> int:

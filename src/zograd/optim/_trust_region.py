@@ -52,7 +52,8 @@ class TrustRegion(StepRule):
     Under noise, noticed because the first centre is evaluated twice, the lowest value is luck: the centre follows
     the model, its value is the model's, and the spread stays wide enough for differences to be clear.
 
-    Cost: ``2 samples`` evaluations a gradient and 1 for the step (2 under noise, to compare both in one wave); O(d^6) arithmetic for d parameters, all in a few matrix products.
+    Cost: ``2 samples`` evaluations a gradient and 1 for the step (2 under noise, to compare both in one wave).
+    Arithmetic O(d^6), all in a few matrix products.
 
     Args:
         params: One flat tensor, in units in which 1 is a large step (as `Parameters` makes them).
