@@ -4,9 +4,11 @@ import pytest
 import torch
 
 import zograd as zo
-from zograd import testing
 from zograd.estimators import _directions
 from zograd.testing import assert_conforms
+from zograd.testing._promises import PROMISES
+from zograd.testing._right_size import RIGHT_SIZE, lost, permutation
+from zograd.testing._trial import Trial
 
 # Thousands of gradients a case: shapes are checked in tests/estimators.
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -77,7 +79,7 @@ def test_a_turned_frame_conforms(estimator):
     Of lost rows: what is missing is a direction, which no entry shows; tests/estimators/test_frame.py looks along the
     frame. Of permutation: a frame does not turn with the names, so that the bias, O(step^2), differs.
     """
-    trial = testing._Trial(estimator, 6, 2, list(range(6)), None, 0)
-    for check in (*testing.PROMISES, *testing.RIGHT_SIZE):
-        if check not in (testing._lost, testing._permutation):
+    trial = Trial(estimator, 6, 2, list(range(6)), None, 0)
+    for check in (*PROMISES, *RIGHT_SIZE):
+        if check not in (lost, permutation):
             check(trial)
