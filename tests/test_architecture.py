@@ -49,6 +49,7 @@ PUBLIC = [
     "GradientError",
     "GradientEstimator",
     "MissingExtraError",
+    "NearestNeighbourGradient",
     "NeuralSurrogate",
     "Parameters",
     "PolynomialSurrogate",

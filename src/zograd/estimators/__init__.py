@@ -4,6 +4,7 @@ from zograd.estimators._coordinate import CoordinateGradient
 from zograd.estimators._estimator import Estimate, GradientEstimator
 from zograd.estimators._forward import ForwardGradient
 from zograd.estimators._frame import FrameGradient
+from zograd.estimators._neighbours import NearestNeighbourGradient
 from zograd.estimators._neural import NeuralSurrogate
 from zograd.estimators._polynomial import PolynomialSurrogate
 from zograd.estimators._published import PublishedSurrogate
@@ -16,6 +17,7 @@ __all__ = [
     "ForwardGradient",
     "FrameGradient",
     "GradientEstimator",
+    "NearestNeighbourGradient",
     "NeuralSurrogate",
     "PolynomialSurrogate",
     "PublishedSurrogate",

@@ -21,8 +21,9 @@ class Network:
     """Hidden layers and one number out, float32: as in the released ZeroGrads, or smooth.
 
     The released network has leaky rectifiers, also on the output. The smooth one has hyperbolic tangents, and a linear
-    output whose weights start at zero. Otherwise weights start as those of ``torch.nn.Linear``, drawn from ``generator`` in the same order. One flat buffer holds all
-    of them, so that Adam is ten passes over memory whatever the number of layers.
+    output whose weights start at zero. Otherwise weights start as those of ``torch.nn.Linear``, drawn from
+    ``generator`` in the same order. One flat buffer holds all of them, so that Adam is ten passes over memory whatever
+    the number of layers.
 
     Args:
         inputs: The number of inputs, d.

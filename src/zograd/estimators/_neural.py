@@ -36,8 +36,8 @@ class NeuralSurrogate(Surrogate):
     .. math:: g = \beta\, \overline{\nabla h} + \frac{1}{q} \sum_{k=1}^{q} (\delta_k - \beta\, \delta^h_k)
        \frac{o_k}{\sigma^2}, \qquad o_k \sim N(0, \sigma^2 I)
 
-    whose mean is the gradient of f smoothed with the spread, for any h: the mean of :math:`\nabla h` over the samples is
-    that of its smoothed slope. Then h learns the new samples. It is a small network (hyperbolic tangents, linear
+    whose mean is the gradient of f smoothed with the spread, for any h: the mean of :math:`\nabla h` over the samples
+    is that of its smoothed slope. Then h learns the new samples. It is a small network (hyperbolic tangents, linear
     output, which starts at zero) trained on a replay of past samples, near ones first, by Adam written out on one flat
     buffer. Its inputs are relative to the centre in units of the spread, its targets relative to the level and scale
     around here; when these change, its weights are changed so that it stays the same function of the parameters.

@@ -113,8 +113,15 @@ class PolynomialSurrogate(Surrogate):
         replay = self._memory["replay"]
         if replay is None or not len(replay):
             return None
-        z = (replay.rows - center.detach().cpu().double().numpy()) / self.spread
-        return _quadratic.fit(z, replay.numbers[:, 0], self._model(len(center)) == "quadratic")
+        here = center.detach().cpu().double().numpy()
+        known = self._memory["fit"]
+        # A step rule asks for the fit that the gradient was made of.
+        if known is None or known[0] != (replay.added, self.spread) or not np.array_equal(known[1], here):
+            z = (replay.rows - here) / self.spread
+            fitted = _quadratic.fit(z, replay.numbers[:, 0], self._model(len(center)) == "quadratic")
+            known = self._memory["fit"] = ((replay.added, self.spread), here, fitted)
+        fit: Fit = known[2]
+        return fit
 
     def state_dict(self) -> dict[str, Any]:
         """The samples that are remembered, and what is known of them."""

@@ -19,7 +19,7 @@ class Replay:
     """
 
     def __init__(self, size: int, dtype: Any = np.float64) -> None:
-        self.size = size
+        self.size, self.added = size, 0
         self._dtype = dtype
         self.rows: NDArray[Any] = np.zeros((0, 0), dtype)
         self.numbers: Array = np.zeros((0, 0))
@@ -31,6 +31,7 @@ class Replay:
         """Put in rows of shape (n, d) and numbers of shape (n, k); returns how many old rows were forgotten."""
         if len(self) == 0:
             self.rows, self.numbers = rows[:0].astype(self._dtype), numbers[:0]
+        self.added += len(rows)
         rows, numbers = rows[-self.size :], numbers[-self.size :]
         gone = max(0, len(self) + len(rows) - self.size)
         self.rows = np.concatenate([self.rows[gone:], rows.astype(self._dtype)])

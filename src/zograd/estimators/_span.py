@@ -68,7 +68,9 @@ class Span:
         self._gram[: self._kept, slots] = cross.T
 
     def gradient(self) -> NDArray[np.float32]:
-        """The gradient that the best memory tells."""
+        """The gradient that the best memory tells; zero where nothing is known yet."""
+        if not self._kept:
+            return np.zeros(self.rows.shape[1], np.float32)
         weights = self._weights(*CANDIDATES[int(self._scores.argmin())])
         gradient: NDArray[np.float32] = weights.astype(np.float32) @ self.rows[: self._kept]
         return gradient

@@ -18,7 +18,7 @@ from zograd.estimators._average import lost, mean_of_finite, scalars
 from zograd.estimators._directions import scatter
 from zograd.estimators._estimator import Estimate, GradientEstimator
 
-PATIENCE = 30
+PATIENCE = 100
 """Gradients in a row whose values the surrogate did not foretell at all, before that is said."""
 FINE = 1e-2
 """A spread below this share of the first one has found its place: nothing is said any more."""
