@@ -47,6 +47,22 @@ def test_an_estimator_conforms(estimator, options):
     assert_conforms(estimator, **options)
 
 
+SURROGATES = [
+    (zo.PolynomialSurrogate(samples=4), {"dimension": 4}),
+    (zo.PolynomialSurrogate(degree="diagonal"), {"dimension": 3}),
+    (zo.PolynomialSurrogate(degree="linear", window=24), {}),
+    (zo.NearestNeighbourGradient(), {}),
+    (zo.NeuralSurrogate(), {}),
+    (zo.NeuralSurrogate(samples=12), {"dimension": 34}),
+    (zo.PublishedSurrogate(rate=1e-2, samples=8), {"level_free": False}),
+]
+
+
+@pytest.mark.parametrize(("estimator", "options"), SURROGATES, ids=lambda x: repr(x)[:90])
+def test_a_surrogate_conforms(estimator, options):
+    assert_conforms(estimator, surrogate=True, **options)
+
+
 @pytest.mark.parametrize(
     ("estimator", "order"),
     [

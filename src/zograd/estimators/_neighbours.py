@@ -26,9 +26,9 @@ class NearestNeighbourGradient(Surrogate):
     .. math:: \min_{a, g} \sum_{i \in N_k(x)} \big(f_i - a - g \cdot (x_i - x)\big)^2, \qquad
        k = \max\big(n^{4 / (4 + d)},\ 2 d + 2\big)
 
-    over the k nearest of the n samples that are remembered, old and new. Their distance is the bandwidth: the rule for k
-    balances its bias, O(bandwidth), against the variance, O(1 / (k bandwidth^2)), as n grows; at least twice as many
-    neighbours as coefficients are taken where there are that many. The paper adds an L1 penalty for programs in
+    over the k nearest of the n samples that are remembered, old and new. Their distance is the bandwidth: the rule
+    for k balances its bias, O(bandwidth), against the variance, O(1 / (k bandwidth^2)), as n grows; at least twice as
+    many neighbours as coefficients are taken where there are that many. The paper adds an L1 penalty for programs in
     which few parameters matter; here there is none.
 
     **Cost**: ``2 samples`` evaluations. **Bias**: O(k-th distance) of a curved program, less where neighbours lie
@@ -99,7 +99,7 @@ class NearestNeighbourGradient(Surrogate):
         return Estimate(torch.from_numpy(slope).to(center), error, level, None, numbers)
 
     def _plane(self, here: Any) -> tuple[float, Any, float | None, tuple[int, float]]:
-        """Value and slope here, the slope's expected squared error, and how many were fitted, and the furthest of them."""
+        """Value and slope here, the slope's squared error, and how many were fitted, the furthest so far away."""
         replay: Replay = self._memory["replay"]
         n, d = replay.rows.shape
         k = min(n, self.neighbours or max(math.ceil(n ** (4 / (4 + d))), 2 * d + 2))

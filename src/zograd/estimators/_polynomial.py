@@ -44,7 +44,8 @@ class PolynomialSurrogate(Surrogate):
 
     .. math:: g = O^\top (O O^\top + \lambda D)^{-1} \delta, \qquad D_{kk} = \rho^{-\text{age of } k}
 
-    where :math:`\rho` (how long it remembers) and :math:`\lambda` are those that foretold the latest differences best.
+    where :math:`\rho` (how long it remembers) and :math:`\lambda` are those with which each of the latest differences
+    is foretold best by all others.
     No (d, d) matrix is made: memory O(window x d).
 
     **Cost**: ``2 samples`` evaluations. **Bias**: O(spread^2) for the quadratic once it has samples to spare; the

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from zograd.estimators._replay import Array
 
 DECAYS = (0.0, 0.5, 0.8, 0.95, 1.0)
-"""How much of a slope's weight is left one gradient later: the memory that foretells new slopes best is taken."""
+"""How much of a slope's weight is left one gradient later; taken is what foretells each new slope best."""
 RIDGES = (1e-3, 1.0)
 """Candidates for the ridge, in units of the squared length of a direction."""
 CANDIDATES = [(decay, ridge) for decay in DECAYS for ridge in RIDGES]
@@ -27,8 +27,8 @@ class Span:
 
     .. math:: g = U^\top (U U^\top + \lambda D)^{-1} y, \qquad D_{kk} = \rho^{-a_k}
 
-    where :math:`\rho` and :math:`\lambda` are those of the candidates that foretold the latest slopes best, before
-    these were fitted. Memory O(window x d), arithmetic O(samples x window x d) a gradient.
+    where :math:`\rho` and :math:`\lambda` are those of the candidates that foretell the latest slopes best, each from
+    all others (leave one out). Memory O(window x d), arithmetic O(samples x window x d) a gradient.
 
     Args:
         window: The most directions that are kept.
@@ -46,18 +46,13 @@ class Span:
 
     def forecast(self, rows: NDArray[np.float32], slopes: Array) -> float | None:
         """R^2 on the slopes along new directions before they are fitted; ``None`` where nothing is known yet."""
-        kept, total = self._kept, float(np.square(slopes).sum())
-        if not kept or total == 0.0:
+        total = float(np.square(slopes).sum())
+        if not self._kept or total == 0.0:
             return None
-        cross = (rows @ self.rows[:kept].T).astype(np.float64)
-        weights = np.stack([self._weights(*candidate) for candidate in CANDIDATES], 1)
-        misses = np.square(cross @ weights - slopes[:, None]).sum(0) / total
-        foretold = 1 - float(misses[self._scores.argmin()])
-        self._scores = SCORE * self._scores + (1 - SCORE) * np.minimum(misses, 4.0)
-        return foretold
+        return 1 - float(np.square(rows @ self.gradient() - slopes).sum()) / total
 
     def add(self, rows: NDArray[np.float32], slopes: Array) -> None:
-        """Take in new directions, (q, d), with their slopes; the oldest make room."""
+        """Take in new directions, (q, d), with their slopes; the oldest make room; judge the memories anew."""
         rows, slopes = rows[-self.window :], slopes[-self.window :]
         self._ages[: self._kept] += 1
         slots = (self._next + np.arange(len(rows))) % self.window
@@ -66,12 +61,16 @@ class Span:
         cross = (rows @ self.rows[: self._kept].T).astype(np.float64)
         self._gram[slots, : self._kept] = cross
         self._gram[: self._kept, slots] = cross.T
+        total = float(np.square(slopes).sum())
+        if total > 0:
+            misses = [float(np.square(self._solved(*candidate, slots)[1]).sum()) for candidate in CANDIDATES]
+            self._scores = SCORE * self._scores + (1 - SCORE) * np.minimum(np.array(misses) / total, 4.0)
 
     def gradient(self) -> NDArray[np.float32]:
         """The gradient that the best memory tells; zero where nothing is known yet."""
         if not self._kept:
             return np.zeros(self.rows.shape[1], np.float32)
-        weights = self._weights(*CANDIDATES[int(self._scores.argmin())])
+        weights, _ = self._solved(*CANDIDATES[int(self._scores.argmin())], np.zeros(0, np.int64))
         gradient: NDArray[np.float32] = weights.astype(np.float32) @ self.rows[: self._kept]
         return gradient
 
@@ -88,12 +87,16 @@ class Span:
 
     _arrays = ("rows", "_slopes", "_ages", "_gram", "_scores")
 
-    def _weights(self, decay: float, ridge: float) -> Array:
-        """How much each kept direction counts in the gradient."""
-        gram = self._gram[: self._kept, : self._kept]
-        # What is about to be foretold is one gradient younger than the youngest kept.
+    def _solved(self, decay: float, ridge: float, judged: NDArray[np.int64]) -> tuple[Array, Array]:
+        """How much each kept direction counts, and what all others but itself foretell wrongly of those judged."""
+        gram, slopes = self._gram[: self._kept, : self._kept], self._slopes[: self._kept]
         root = np.sqrt(np.maximum(decay ** self._ages[: self._kept], FAINTEST))
         matrix = gram * np.outer(root, root)
         matrix.flat[:: len(matrix) + 1] += ridge * float(gram.diagonal().mean())
-        weights: Array = root * np.linalg.solve(matrix, root * self._slopes[: self._kept])
-        return weights
+        right = np.zeros((self._kept, 1 + len(judged)))
+        right[:, 0] = root * slopes
+        right[judged, 1 + np.arange(len(judged))] = 1.0
+        found = np.linalg.solve(matrix, right)
+        # The residual that a ridge fit without a row leaves at it, from the fit with it.
+        missed: Array = found[judged, 0] / found[judged, 1 + np.arange(len(judged))]
+        return root * found[:, 0], missed

@@ -19,7 +19,9 @@ from zograd.estimators._directions import scatter
 from zograd.estimators._estimator import Estimate, GradientEstimator
 
 PATIENCE = 100
-"""Gradients in a row whose values the surrogate did not foretell at all, before that is said."""
+"""Gradients whose values the surrogate did not foretell on average, before that is said."""
+RECENT = 0.97
+"""The weight of what was foretold before in that average."""
 FINE = 1e-2
 """A spread below this share of the first one has found its place: nothing is said any more."""
 SPREAD_HINT = "It is the standard deviation of the samples: the width of what is to be smoothed away; try 0.1."
@@ -46,7 +48,7 @@ class Surrogate(GradientEstimator, ABC):
     def __post_init__(self) -> None:
         positive("spread", self.spread, SPREAD_HINT)
         count("samples", self.samples, hint="It is the number of mirrored pairs.")
-        self._memory = {"center": None, "unexplained": 0, "warned": (), "first": self.spread}
+        self._memory = {"center": None, "judged": 0, "explained": 0.0, "warned": (), "first": self.spread}
 
     def with_spread(self: "Kind", spread: float) -> "Kind":
         """The same surrogate, with the same memory, that looks ``spread`` far."""
@@ -77,14 +79,7 @@ class Surrogate(GradientEstimator, ABC):
         foretold = estimate.diagnostics.get("r_squared")
         # Far within the first spread what is left is rounding.
         if foretold is not None and self.spread >= FINE * self._memory["first"]:
-            self._memory["unexplained"] = 0 if foretold > 0 else self._memory["unexplained"] + 1
-        if self._memory["unexplained"] >= PATIENCE and probes.dimension <= self._explains_up_to:
-            self._say(
-                "unexplained",
-                f"{type(self).__name__} foretold nothing of the values of {PATIENCE} gradients in a row: the program "
-                f"is noise or structure at a distance of {self.spread:.3g}. Try another spread, more samples, or "
-                "zo.SmoothedGradient, which models nothing.",
-            )
+            self._judge(foretold, probes.dimension)
         level = mean_of_finite(values) if estimate.value is None else estimate.value
         return Estimate(
             estimate.gradient, estimate.squared_error, level, estimate.curvature, {**numbers, **estimate.diagnostics}
@@ -100,6 +95,19 @@ class Surrogate(GradientEstimator, ABC):
     @abstractmethod
     def _learn(self, probes: Probes, values: Values) -> Estimate:
         """The estimate, after taking in the values, at least one of them finite."""
+
+    def _judge(self, foretold: float, dimension: int) -> None:
+        """Warn of a surrogate that explains nothing."""
+        m = self._memory
+        m["judged"] += 1
+        m["explained"] = RECENT * m["explained"] + (1 - RECENT) * max(foretold, -1.0)
+        if m["judged"] >= PATIENCE and m["explained"] <= 0 and dimension <= self._explains_up_to:
+            self._say(
+                "unexplained",
+                f"{type(self).__name__} foretold nothing of the values of {m['judged']} gradients: the program is "
+                f"noise or structure at a distance of {self.spread:.3g}. Try another spread, more samples, or "
+                "zo.SmoothedGradient, which models nothing.",
+            )
 
     def _moved(self, center: Vector) -> dict[str, float]:
         """The last step over the spread, in root mean squares."""
@@ -126,14 +134,15 @@ class Surrogate(GradientEstimator, ABC):
         center = self._memory["center"]
         return {
             "center": None if center is None else center.clone(),
-            "unexplained": self._memory["unexplained"],
+            "judged": self._memory["judged"],
+            "explained": self._memory["explained"],
             "warned": list(self._memory["warned"]),
         }
 
     def _load_common(self, state: dict[str, Any]) -> None:
         center = state["center"]
         self._memory["center"] = None if center is None else center.clone()
-        self._memory["unexplained"] = state["unexplained"]
+        self._memory["judged"], self._memory["explained"] = state["judged"], state["explained"]
         self._memory["warned"] = tuple(state["warned"])
 
 

@@ -84,7 +84,7 @@ class TrustRegion(StepRule):
         self._surrogate: PolynomialSurrogate | None = None
         self.state[self.center] |= {
             "spread": first, "value": None, "noise": 0.0, "waves": 0, "trials": None, "predicted": 0.0, "best": None,
-            "settled": None,
+            "settled": None, "tried": None, "told": None,
         }  # fmt: skip
 
     def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
@@ -119,6 +119,9 @@ class TrustRegion(StepRule):
         if s["spread"] is None:
             s["spread"] = max(estimator.spread, float(self._least.max()))
         self._surrogate = estimator.with_spread(s["spread"])
+        if s["tried"] is not None:  # not before: a descent that is restored between the two has no surrogate yet
+            self._surrogate.remember(s["tried"], s["told"])
+            s["tried"] = s["told"] = None
         return self._surrogate
 
     def trials(self) -> Points | None:
@@ -161,8 +164,7 @@ class TrustRegion(StepRule):
         trials, told = s["trials"], values.nan_to_num(nan=torch.inf, posinf=torch.inf)
         s["trials"] = None
         repeats = len(trials) - 1
-        if self._surrogate is not None:
-            self._surrogate.remember(x + trials, values)
+        s["tried"], s["told"] = x + trials, values.clone()
         if s["waves"] == 0:
             spread = float((values[0] - values[1]).abs()) / 2**0.5
             s["noise"] = spread if np.isfinite(spread) else 0.0
