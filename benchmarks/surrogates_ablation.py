@@ -27,7 +27,7 @@ import zograd as zo
 
 FIELDS = ["problem", "method", "rate", "seed", "evaluations", "best", "budget", "machine"]
 KEY = ["problem", "method", "rate", "seed"]
-RATES = (0.03, 0.1, 0.3, 1.0)
+RATES = (0.1, 0.3, 1.0, 3.0)
 """Adam's rate, in spreads."""
 Function = Callable[[Tensor], Tensor]
 
@@ -71,9 +71,9 @@ def ready(name: str, seed: int) -> tuple[Function, Tensor]:
 # problem: (function and start, target, budget, spread, pairs)
 PROBLEMS: dict[str, tuple[Callable[[int], tuple[Function, Tensor]], float, int, float, int]] = {
     "toy": (toy, 1e-2, 6000, 0.33, 2),
-    "rosenbrock": (rosenbrock, 1e-2, 12000, 0.1, 2),
+    "rosenbrock": (rosenbrock, 1e-2, 8000, 0.1, 2),
     "bowl_10": (functools.partial(bowl, dimension=10), 1e-2, 4000, 0.05, 5),
-    "bowl_10_noise": (functools.partial(bowl, dimension=10, noise=1e-3), 1e-2, 8000, 0.2, 5),
+    "bowl_10_noise": (functools.partial(bowl, dimension=10, noise=1e-3), 1e-2, 6000, 0.2, 5),
     "bowl_50": (functools.partial(bowl, dimension=50), 3e-2, 6000, 0.05, 5),
     "bowl_336": (functools.partial(bowl, dimension=336), 3e-2, 12000, 0.05, 10),
     "led": (functools.partial(ready, "led"), 2e-2, 8000, 0.5, 10),
