@@ -6,12 +6,12 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from zograd._checks import count
 from zograd._probes import Probes
-from zograd._typing import Values
 from zograd.estimators._estimator import Estimate
-from zograd.estimators._replay import Replay
+from zograd.estimators._replay import Array, Replay
 from zograd.estimators._surrogate import Surrogate, agreement, pairs
 
 RIDGE = 1e-9
@@ -82,13 +82,13 @@ class NearestNeighbourGradient(Surrogate):
             self._load_common(state)
             self._memory["replay"].load(state["replay"])
 
-    def _learn(self, probes: Probes, values: Values) -> Estimate:
+    def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
         replay: Replay = self._memory["replay"]
-        center, kept = probes.center, values.isfinite()
-        numbers = agreement(*pairs(probes, values)) if bool(kept.all()) else {}
-        points = (center + probes.offsets.dense(center))[kept].detach().cpu().double().numpy()
-        told = values[kept].detach().cpu().double().numpy()
+        center = probes.center
+        numbers = agreement(*pairs(probes, told)) if kept.all() else {}
         here = center.detach().cpu().double().numpy()
+        points = here + probes.offsets.dense(center).detach().cpu().double().numpy()[kept]
+        told = told[kept]
         scatter = float(np.square(told - told.mean()).sum())
         if len(replay) and scatter > 0:
             level, slope, _, _ = self._plane(here)

@@ -5,14 +5,15 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from zograd._checks import count, positive
 from zograd._probes import Probes
-from zograd._typing import Values, Vector
-from zograd.estimators._average import average
+from zograd._typing import Vector
 from zograd.estimators._estimator import Estimate
 from zograd.estimators._network import Array, Network
-from zograd.estimators._polynomial import DIRECTIONS, ROOM
+from zograd.estimators._polynomial import ROOM
+from zograd.estimators._replay import Array as Wide
 from zograd.estimators._replay import Replay
 from zograd.estimators._span import Span
 from zograd.estimators._surrogate import Surrogate, agreement, pairs
@@ -21,6 +22,8 @@ FEW = 32
 """The most parameters for which there is a network; above, the surrogate is linear, in the span of past samples."""
 NEAR = 2.0
 """Remembered samples further away than so many spreads count less and less."""
+FURTHEST = 10.0
+"""Targets further away than so many scales are taken to be there: one cliff must not tear the network."""
 CALM = 0.9
 """The weight of what was known of a scale, against what the new samples tell."""
 
@@ -53,7 +56,7 @@ class NeuralSurrogate(Surrogate):
         spread: The standard deviation of the samples, in units of the parameters.
         samples: The number of mirrored pairs a gradient.
         width: Neurons in each of the two hidden layers.
-        window: Samples that are remembered.
+        window: Samples that the network remembers, or pairs that the linear model does.
         fits: Adam updates a gradient.
         rate: Their learning rate.
 
@@ -129,56 +132,58 @@ class NeuralSurrogate(Surrogate):
             m["network"].load(state["network"])
             m["replay"].load(state["replay"])
 
-    def _learn(self, probes: Probes, values: Values) -> Estimate:
-        rows, half = pairs(probes, values)
-        numbers = agreement(rows, half)
+    def _learn(self, probes: Probes, told: Wide, kept: NDArray[np.bool_]) -> Estimate:
         m = self._memory
-        guesses, slope = (
-            self._linear(rows, half, numbers) if m["span"] is not None else self._neural(probes, values, rows)
-        )
+        rows, half = pairs(probes, told)
+        numbers = agreement(rows, half)
+        if m["span"] is not None:
+            guesses, slope = self._linear(rows, half)
+        else:
+            guesses, slope = self._neural(probes.center, told[kept], rows)
         cross, own = m["products"]
         belief = min(max(cross / own, 0.0), 1.0) if own > 0 else 0.0
-        total = float(np.square(half).sum())
-        if own > 0 and total > 0:
-            numbers["r_squared"] = 1 - float(np.square(half - belief * guesses).sum()) / total
-        if total > 0:  # in units of the differences, so that steep places weigh no more than gentle ones
-            new = (float(guesses @ half) / total, float(np.square(guesses).sum()) / total)
+        left, total = half - belief * guesses, float(half @ half)
+        if total > 0:
+            if own > 0:
+                numbers["r_squared"] = 1 - float(left @ left) / total
+            # In units of the differences, so that steep places weigh no more than gentle ones.
+            new = (float(guesses @ half) / total, float(guesses @ guesses) / total)
             m["products"] = [CALM * old + (1 - CALM) * now for old, now in zip((cross, own), new, strict=True)]
         numbers["belief"] = belief
-        whole = torch.full((len(probes) // 2,), torch.nan, dtype=torch.float64)
-        ahead, behind = values.detach().cpu().double().chunk(2)
-        whole[((ahead - behind) / 2).isfinite()] = torch.from_numpy((half - belief * guesses) / self.spread**2)
-        gradient, error = average(probes[: len(whole)], whole.to(probes.center))
-        gradient = gradient + belief * torch.from_numpy(slope).to(gradient)
+        count, factors = len(rows), left / self.spread**2
+        rest = (factors / count).astype(np.float32) @ rows
+        error = None
+        if count > 1:
+            squares = float(np.square(factors) @ np.square(rows).sum(1, dtype=np.float64))
+            error = max(squares / count - float(np.square(rest).sum(dtype=np.float64)), 0.0) / (count - 1)
         if m["network"] is not None:
-            self._train(probes, values)
+            self._train(probes, told, kept)
+        gradient = torch.from_numpy(rest + np.float32(belief) * slope).to(probes.center)
         return Estimate(gradient, error, diagnostics=numbers)
 
-    def _linear(self, rows: Array, half: Any, numbers: dict[str, float]) -> tuple[Any, Array]:
+    def _linear(self, rows: Array, half: Wide) -> tuple[Wide, Array]:
         """What the linear model foretells of the half differences, and its slope; then it learns them."""
         span: Span = self._memory["span"]
-        directions, slopes = rows / np.float32(self.spread), half / self.spread
         slope = span.gradient()
-        span.forecast(directions, slopes)
-        span.add(directions, slopes)
+        span.add(rows / np.float32(self.spread), half / self.spread)
         return (rows @ slope).astype(np.float64), slope
 
-    def _neural(self, probes: Probes, values: Values, rows: Array) -> tuple[Any, Array]:
+    def _neural(self, center: Vector, told: Wide, rows: Array) -> tuple[Wide, Array]:
         """What the network foretells of the half differences, and its mean slope over the samples."""
         m = self._memory
         network: Network = m["network"]
-        self._settle(probes.center, values)
-        _, _, scale, _ = m["frame"]
+        self._settle(center, told)
+        scale = m["frame"][2]
         z = rows / np.float32(self.spread)
         ends = np.concatenate([z, -z])
-        ahead, behind = np.split(network(ends).astype(np.float64), 2)
-        return scale * (ahead - behind) / 2, network.slope(ends) * np.float32(scale / self.spread)
+        found = network(ends).astype(np.float64)
+        guesses = scale / 2 * (found[: len(z)] - found[len(z) :])
+        return guesses, network.slope(ends) * np.float32(scale / self.spread)
 
-    def _settle(self, center: Vector, values: Values) -> None:
+    def _settle(self, center: Vector, told: Wide) -> None:
         """Take the network to this centre, spread, level and scale, without changing the function that it is."""
         m = self._memory
-        told = values[values.isfinite()].double()
-        level, scale = float(told.mean()), float(told.std()) if len(told) > 1 else 0.0
+        level, scale = float(told.mean()), float(told.std())
         here = center.detach().cpu().double()
         if m["frame"] is None:
             m["frame"] = (here, level, scale or 1.0, self.spread)
@@ -189,16 +194,16 @@ class NeuralSurrogate(Surrogate):
         m["network"].transport(shift, self.spread / spread, (level - before) / size, scale / size)
         m["frame"] = (here, level, scale, self.spread)
 
-    def _train(self, probes: Probes, values: Values) -> None:
+    def _train(self, probes: Probes, told: Wide, kept: NDArray[np.bool_]) -> None:
         m = self._memory
         replay: Replay = m["replay"]
-        kept = values.isfinite()
-        points = (probes.center + probes.offsets.dense(probes.center)[kept]).detach().cpu().double().numpy()
-        replay.add(points, values[kept].detach().cpu().double().numpy()[:, None])
         origin, level, scale, spread = m["frame"]
-        z = (replay.rows - origin.numpy()) / spread
+        here = origin.numpy()
+        offsets = probes.offsets.dense(probes.center).detach().cpu().double().numpy()[kept]
+        replay.add(here + offsets, told[kept, None])
+        z = (replay.rows - here) / spread
         trust = 1 / (1 + (np.square(z).sum(1) / (z.shape[1] * NEAR**2)) ** 2)
-        targets = np.clip((replay.numbers[:, 0] - level) / scale, -10.0, 10.0)
+        targets = np.clip((replay.numbers[:, 0] - level) / scale, -FURTHEST, FURTHEST)
         weights = (trust / trust.sum()).astype(np.float32)
         m["network"].fit(z.astype(np.float32), targets.astype(np.float32), self.rate, self.fits, weights)
 
@@ -206,4 +211,4 @@ class NeuralSurrogate(Surrogate):
         return Network(dimension, 2, self.width, 0, generator, smooth=True)
 
     def _span(self, dimension: int) -> Span:
-        return Span(max(self.samples, min(DIRECTIONS, ROOM // (4 * dimension))), dimension)
+        return Span(max(self.samples, min(self.window, ROOM // (4 * dimension))), dimension)

@@ -1,19 +1,20 @@
 """A polynomial fitted to samples, new and remembered ones."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from zograd._checks import count, one_of
-from zograd._probes import Probes
+from zograd._probes import Dense, Probes
 from zograd._typing import Points, Values, Vector
 from zograd.estimators import _quadratic
-from zograd.estimators._directions import scatter
 from zograd.estimators._estimator import Estimate
 from zograd.estimators._quadratic import Fit
-from zograd.estimators._replay import Replay
+from zograd.estimators._replay import Array, Replay
 from zograd.estimators._span import Span
 from zograd.estimators._surrogate import Surrogate, agreement, pairs
 
@@ -98,9 +99,12 @@ class PolynomialSurrogate(Surrogate):
         """Offsets and their mirror images; for a quadratic orthogonal ones of several lengths, which tell its bend."""
         if self._model(len(center)) == "linear":
             return super().propose(center, generator)
-        lengths = 0.5 + torch.rand(self.samples, dtype=torch.float64, generator=generator)
-        scale = (self.spread * lengths).to(center.dtype)
-        return Probes(center.detach(), scatter("orthogonal", scale, center, generator, mirrored=True))
+        d, frames = len(center), math.ceil(self.samples / len(center))
+        # All frames at once: one call for each would cost more than the fit.
+        axes = torch.linalg.qr(torch.randn(frames, d, d, dtype=torch.float64, generator=generator)).Q
+        lengths = self.spread * (0.5 + torch.rand(self.samples, 1, dtype=torch.float64, generator=generator))
+        rows = (d**0.5 * lengths * axes.mT.reshape(-1, d)[: self.samples]).to(center)
+        return Probes(center.detach(), Dense(torch.cat([rows, -rows])))
 
     def remember(self, points: Points, values: Values) -> None:
         """Take in values that were found elsewhere, such as at trial steps; a linear model does not need them."""
@@ -144,13 +148,13 @@ class PolynomialSurrogate(Surrogate):
         else:
             self._replay(rows.shape[1]).load(state["kept"])
 
-    def _learn(self, probes: Probes, values: Values) -> Estimate:
+    def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
         if self._model(probes.dimension) == "linear":
-            return self._linear(probes, values)
-        return self._curved(probes, values)
+            return self._linear(probes, told)
+        return self._curved(probes, told, kept)
 
-    def _linear(self, probes: Probes, values: Values) -> Estimate:
-        rows, half = pairs(probes, values)
+    def _linear(self, probes: Probes, told: Array) -> Estimate:
+        rows, half = pairs(probes, told)
         numbers = agreement(rows, half)
         span = self._span(probes.dimension)
         # In units of the spread, so that pairs of one spread and another weigh the same.
@@ -161,24 +165,22 @@ class PolynomialSurrogate(Surrogate):
         span.add(directions, slopes)
         return Estimate(torch.from_numpy(span.gradient()).to(probes.center), diagnostics=numbers)
 
-    def _curved(self, probes: Probes, values: Values) -> Estimate:
-        center, kept = probes.center, values.isfinite()
+    def _curved(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
+        center = probes.center
+        numbers = agreement(*pairs(probes, told)) if kept.all() else {}
         before = self.fit(center)
-        offsets = probes.offsets.dense(center)
-        numbers: dict[str, float] = {}
-        if bool(kept.all()):
-            numbers |= agreement(*pairs(probes, values))
-        told = values[kept].detach().cpu().double().numpy()
-        scatter_of = float(np.square(told - told.mean()).sum())
+        offsets, told = probes.offsets.dense(center).cpu().double().numpy()[kept], told[kept]
+        level = float(told.mean())
+        scatter_of = float(np.square(told - level).sum())
         if before is not None and scatter_of > 0:
-            guesses = before((offsets[kept] / self.spread).cpu().double().numpy())
+            guesses = before(offsets / self.spread)
             numbers["r_squared"] = 1 - float(np.square(guesses - told).sum()) / scatter_of
-        self.remember(center + offsets, values)
+        self._replay(len(center)).add(center.cpu().double().numpy() + offsets, told[:, None])
         fit = self.fit(center)
-        if fit is None:  # at least one value is finite, so that this is for the type checker
+        if fit is None:  # there is at least one value, so that this is for the type checker
             return Estimate(torch.zeros_like(center), diagnostics=numbers)
-        slope = torch.from_numpy(fit.slope).to(center) / self.spread
-        curvature = torch.from_numpy(fit.curvature.diagonal().copy()).to(center) / self.spread**2
+        slope = torch.from_numpy(fit.slope / self.spread).to(center)
+        curvature = torch.from_numpy(fit.curvature.diagonal() / self.spread**2).to(center)
         error = None if fit.error is None else fit.error / self.spread**2
         return Estimate(slope, error, fit.value, curvature, numbers)
 

@@ -1,7 +1,8 @@
 """Weighted least squares with a quadratic, in units in which the samples are about one away."""
 
 from dataclasses import dataclass
-from typing import final
+from functools import lru_cache
+from typing import Any, final
 
 import numpy as np
 
@@ -36,6 +37,13 @@ class Fit:
         return predicted
 
 
+@lru_cache(maxsize=32)
+def _products(dimension: int, full: bool) -> tuple[Any, Any, Any]:
+    """The pairs of coordinates whose products are features, and the factor of each."""
+    across, along = np.triu_indices(dimension) if full else (np.arange(dimension), np.arange(dimension))
+    return across, along, np.where(across == along, 0.5, 1.0)
+
+
 def size(dimension: int, full: bool) -> int:
     """The number of coefficients."""
     return 1 + dimension + (dimension * (dimension + 1) // 2 if full else dimension)
@@ -44,9 +52,8 @@ def size(dimension: int, full: bool) -> int:
 def fit(z: Array, values: Array, full: bool) -> Fit:
     """Fit a quadratic, full or diagonal, to values at z of shape (n, d); near samples count most."""
     n, d = z.shape
-    across, along = np.triu_indices(d) if full else (np.arange(d), np.arange(d))
-    curved = z[:, across] * z[:, along]
-    curved[:, across == along] *= 0.5
+    across, along, factors = _products(d, full)
+    curved = z[:, across] * z[:, along] * factors
     features = np.concatenate([np.ones((n, 1)), z, curved], axis=1)
     weight = 1 / (1 + (np.square(z).sum(1) / (d * FAR**2)) ** 2)
     level = float((weight * values).sum() / weight.sum())

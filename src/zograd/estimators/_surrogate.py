@@ -14,9 +14,10 @@ from zograd._checks import count, positive
 from zograd._errors import GradientError, ZogradWarning
 from zograd._probes import Probes
 from zograd._typing import Values, Vector
-from zograd.estimators._average import lost, mean_of_finite, scalars
+from zograd.estimators._average import scalars
 from zograd.estimators._directions import scatter
 from zograd.estimators._estimator import Estimate, GradientEstimator
+from zograd.estimators._replay import Array
 
 PATIENCE = 100
 """Gradients whose values the surrogate did not foretell on average, before that is said."""
@@ -67,20 +68,21 @@ class Surrogate(GradientEstimator, ABC):
         Raises:
             GradientError: When too much was lost.
         """
-        values = scalars(probes, values)
-        if not bool(values.isfinite().any()):
+        told = scalars(probes, values).cpu().double().numpy()
+        kept = np.isfinite(told)
+        if not kept.any():
             raise GradientError(
                 f"no gradient can be told: all {len(values)} evaluations were lost. Check that the program runs at the "
                 "centre, or make the spread smaller."
             )
-        numbers = {"lost": lost(values), "spread": self.spread, **self._moved(probes.center)}
-        self._look(values)
-        estimate = self._learn(probes, values)
+        numbers = {"lost": float((~kept).sum()), "spread": self.spread, **self._moved(probes.center)}
+        self._look(told[kept])
+        estimate = self._learn(probes, told, kept)
         foretold = estimate.diagnostics.get("r_squared")
         # Far within the first spread what is left is rounding.
         if foretold is not None and self.spread >= FINE * self._memory["first"]:
             self._judge(foretold, probes.dimension)
-        level = mean_of_finite(values) if estimate.value is None else estimate.value
+        level = float(told[kept].mean()) if estimate.value is None else estimate.value
         return Estimate(
             estimate.gradient, estimate.squared_error, level, estimate.curvature, {**numbers, **estimate.diagnostics}
         )
@@ -93,8 +95,8 @@ class Surrogate(GradientEstimator, ABC):
     """Where there are more parameters, few samples foretell little and nothing is wrong."""
 
     @abstractmethod
-    def _learn(self, probes: Probes, values: Values) -> Estimate:
-        """The estimate, after taking in the values, at least one of them finite."""
+    def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
+        """The estimate, after taking in the values, of which at least one is finite (``kept``)."""
 
     def _judge(self, foretold: float, dimension: int) -> None:
         """Warn of a surrogate that explains nothing."""
@@ -118,9 +120,8 @@ class Surrogate(GradientEstimator, ABC):
         step = float((center - before).norm()) / math.sqrt(len(center))
         return {"step_over_spread": step / self.spread}
 
-    def _look(self, values: Values) -> None:
+    def _look(self, told: Array) -> None:
         """Warn of a flat landscape."""
-        told = values[values.isfinite()]
         if len(told) > 1 and bool((told == told[0]).all()):
             self._say("flat", f"all {len(told)} values are equal: increase the spread ({self.spread:.3g} now).")
 
@@ -146,27 +147,25 @@ class Surrogate(GradientEstimator, ABC):
         self._memory["warned"] = tuple(state["warned"])
 
 
-def pairs(probes: Probes, values: Values) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def pairs(probes: Probes, told: Array) -> tuple[NDArray[np.float32], Array]:
     """The offsets of the whole pairs, shape (q, d), and half the difference of their values, shape (q,).
 
     Raises:
         GradientError: When every pair has lost a half.
     """
-    ahead, behind = values.detach().cpu().double().chunk(2)
-    half = (ahead - behind) / 2
-    whole = half.isfinite()
-    if not bool(whole.any()):
+    samples = len(told) // 2
+    half = (told[:samples] - told[samples:]) / 2
+    whole = np.isfinite(half)
+    if not whole.any():
         raise GradientError(
             f"no gradient can be told: each of the {len(half)} pairs lost an evaluation. Check that the program runs "
             "at the centre, make the spread smaller, or take more samples."
         )
-    rows = probes.offsets[: len(half)].dense(probes.center).cpu().float()
-    if not bool(whole.all()):
-        rows, half = rows[whole], half[whole]
-    return rows.numpy(), half.numpy()
+    rows = probes.offsets[:samples].dense(probes.center).cpu().float().numpy()
+    return (rows, half) if whole.all() else (rows[whole], half[whole])
 
 
-def agreement(rows: NDArray[np.float32], half: NDArray[np.float64]) -> dict[str, float]:
+def agreement(rows: NDArray[np.float32], half: Array) -> dict[str, float]:
     """The cosine between the plain gradients of the even and of the odd pairs."""
     if len(half) < 2:
         return {}
