@@ -53,7 +53,7 @@ SURROGATES = [
     (zo.PolynomialSurrogate(degree="linear", window=24), {}),
     (zo.NearestNeighbourGradient(), {}),
     (zo.NeuralSurrogate(), {}),
-    (zo.NeuralSurrogate(samples=12), {"dimension": 34}),
+    (zo.NeuralSurrogate(), {"dimension": 10}),
     (zo.PublishedSurrogate(rate=1e-2, samples=8), {"level_free": False}),
 ]
 

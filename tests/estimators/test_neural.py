@@ -83,7 +83,7 @@ def test_many_parameters_have_a_linear_surrogate(generator):
     first = visit(estimator, lambda x: x @ slopes, torch.zeros(50).double(), generator)
     last = visit(estimator, lambda x: x @ slopes, torch.zeros(50).double(), generator, times=40)
     assert float((first.gradient - slopes).norm()) > 1
-    assert float((last.gradient - slopes).norm()) < 0.05
+    assert float((last.gradient - slopes).norm()) < 0.1
     assert last.squared_error < 0.01 * first.squared_error
 
 

@@ -18,7 +18,7 @@ from zograd.estimators._replay import Replay
 from zograd.estimators._span import Span
 from zograd.estimators._surrogate import Surrogate, agreement, pairs
 
-FEW = 32
+FEW = 8
 """The most parameters for which there is a network; above, the surrogate is linear, in the span of past samples."""
 NEAR = 2.0
 """Remembered samples further away than so many spreads count less and less."""
@@ -44,7 +44,7 @@ class NeuralSurrogate(Surrogate):
     output, which starts at zero) trained on a replay of past samples, near ones first, by Adam written out on one flat
     buffer. Its inputs are relative to the centre in units of the spread, its targets relative to the level and scale
     around here; when these change, its weights are changed so that it stays the same function of the parameters.
-    Above 32 parameters h is the linear model of `PolynomialSurrogate`, without any layer as wide as the parameters.
+    Above 8 parameters h is the linear model of `PolynomialSurrogate`, without any layer as wide as the parameters.
 
     **Cost**: ``2 samples`` evaluations. **Bias**: none for the smoothed program; O(spread^2) for a smooth one.
     **Variance**: that of `RandomGradient`, times the share of the differences that h does not foretell,
