@@ -101,6 +101,7 @@ def method(name: str, problem: str, spread: float, pairs: int, rate: float) -> t
         return released(problem, spread)
     return {
         "plain ES": lambda: (zo.RandomGradient(samples=pairs, step=spread), adam),
+        "plain ES, no momentum": lambda: (zo.RandomGradient(samples=pairs, step=spread), bare),
         "published, tuned": lambda: (zo.PublishedSurrogate(spread=spread, samples=pairs, rate=5e-3), adam),
         "linear": lambda: (polynomial(degree="linear"), bare),
         "linear, momentum too": lambda: (polynomial(degree="linear"), adam),
@@ -118,7 +119,7 @@ def method(name: str, problem: str, spread: float, pairs: int, rate: float) -> t
 
 
 METHODS = [
-    "plain ES", "released", "published, tuned", "linear", "linear, momentum too", "linear, no memory", "polynomial",
+    "plain ES", "plain ES, no momentum", "released", "published, tuned", "linear", "linear, momentum too", "linear, no memory", "polynomial",
     "neural", "neighbours", "trust region", "trust region, values alike", "trust region, no memory",
 ]  # fmt: skip
 UNTUNED = ("released", "trust region", "trust region, values alike", "trust region, no memory")
