@@ -119,8 +119,9 @@ def method(name: str, problem: str, spread: float, pairs: int, rate: float) -> t
 
 
 METHODS = [
-    "plain ES", "plain ES, no momentum", "released", "published, tuned", "linear", "linear, momentum too", "linear, no memory", "polynomial",
-    "neural", "neighbours", "trust region", "trust region, values alike", "trust region, no memory",
+    "plain ES", "plain ES, no momentum", "released", "published, tuned", "linear", "linear, momentum too",
+    "linear, no memory", "polynomial", "neural", "neighbours", "trust region", "trust region, values alike",
+    "trust region, no memory",
 ]  # fmt: skip
 UNTUNED = ("released", "trust region", "trust region, values alike", "trust region, no memory")
 LOW = _quadratic.LOW

@@ -139,7 +139,7 @@ class PolynomialSurrogate(Surrogate):
         if span is None and replay is None:
             return {}
         kept = span.state() if span is not None else replay.state()
-        return {**self._common_state(), "span": span is not None, "kept": kept, "spread": self.spread}
+        return {**self._common_state(), "span": span is not None, "kept": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
