@@ -110,6 +110,8 @@ def method(name: str, problem: str, spread: float, pairs: int, rate: float) -> t
         "neural": lambda: (zo.NeuralSurrogate(spread=spread, samples=pairs), adam),
         "neighbours": lambda: (zo.NearestNeighbourGradient(spread=spread, samples=pairs), bare),
         "trust region": lambda: (polynomial(), zo.optim.TrustRegion),
+        "trust region, one pair": lambda: (polynomial(samples=1), zo.optim.TrustRegion),
+        "quasi-Newton (default)": lambda: (zo.FrameGradient(), zo.optim.QuasiNewton),
         "trust region, values alike": lambda: (polynomial(), zo.optim.TrustRegion),
         "trust region, no memory": lambda: (
             polynomial(window=2 * pairs + 1),
@@ -121,9 +123,9 @@ def method(name: str, problem: str, spread: float, pairs: int, rate: float) -> t
 METHODS = [
     "plain ES", "plain ES, no momentum", "released", "published, tuned", "linear", "linear, momentum too",
     "linear, no memory", "polynomial", "neural", "neighbours", "trust region", "trust region, values alike",
-    "trust region, no memory",
+    "trust region, no memory", "trust region, one pair", "quasi-Newton (default)",
 ]  # fmt: skip
-UNTUNED = ("released", "trust region", "trust region, values alike", "trust region, no memory")
+UNTUNED = ("released", *METHODS[-5:])
 LOW = _quadratic.LOW
 
 
@@ -131,7 +133,7 @@ def fits(name: str, problem: str, dimension: int) -> bool:
     """Whether a method is for a problem."""
     if name == "released":
         return problem in ("toy", "rosenbrock")
-    if name.startswith("trust"):
+    if name.startswith(("trust", "quasi")):
         return dimension <= 16
     if name == "polynomial":
         return dimension <= 48
