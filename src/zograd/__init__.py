@@ -10,6 +10,7 @@ from zograd._errors import (
     MissingExtraError,
     RunError,
     ZogradError,
+    ZogradWarning,
 )
 from zograd._minimize import minimize
 from zograd._minimize_least_squares import minimize_least_squares
@@ -25,6 +26,10 @@ from zograd.estimators import (
     ForwardGradient,
     FrameGradient,
     GradientEstimator,
+    NearestNeighbourGradient,
+    NeuralSurrogate,
+    PolynomialSurrogate,
+    PublishedSurrogate,
     RandomGradient,
     SmoothedGradient,
 )
@@ -48,10 +53,14 @@ __all__ = [
     "GradientError",
     "GradientEstimator",
     "MissingExtraError",
+    "NearestNeighbourGradient",
+    "NeuralSurrogate",
     "Parameters",
+    "PolynomialSurrogate",
     "Pool",
     "Probes",
     "Program",
+    "PublishedSurrogate",
     "RandomGradient",
     "Record",
     "Result",
@@ -62,6 +71,7 @@ __all__ = [
     "Step",
     "Strategy",
     "ZogradError",
+    "ZogradWarning",
     "backward",
     "batched",
     "differentiable",
