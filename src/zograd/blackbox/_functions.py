@@ -105,8 +105,8 @@ class Pointwise(FunctionBox):
     def _value(self, argument: Any, like: Tensor) -> Tensor | float:
         """What the function returns: a float as it is where it has returned one number before, else a tensor."""
         result = self.function(argument)
-        if isinstance(result, np.float32 | np.ndarray) and result.ndim == 0 and result.dtype in SAME_AS_FLOAT:
-            result = float(result)
+        if isinstance(result, np.floating | np.ndarray) and result.ndim == 0 and result.dtype in SAME_AS_FLOAT:
+            result = float(result)  # without its shape, by which tensors are told from numbers
         if isinstance(result, float):  # the common case, and the one that must be fast
             if not math.isfinite(result):
                 raise EvaluationError(f"it returned {result}.", status="invalid")
