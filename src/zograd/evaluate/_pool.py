@@ -26,8 +26,10 @@ from zograd.evaluate._evaluator import Evaluator, Finished, Status
 from zograd.evaluate._pool_backend import Backend, Box, Lost, Rows, Task
 from zograd.evaluate._pool_worker import Answered, Outcome
 
-CHUNK_SECONDS = 0.05
-"""What a task should cost: long against what it costs to hand it out, short against what is lost with it."""
+CHUNK_SECONDS = 0.1
+"""What a task should cost: long against what it costs to hand it out, short against what is lost with it.
+
+A caller that has slept for so long needs about half a millisecond to take an answer and to send the next task."""
 
 IDLE_SECONDS = 0.1
 """How often a worker without work looks for some that another could give up."""
@@ -51,8 +53,9 @@ class Pool(Evaluator):
     and a run that was resumed, give the same values bit for bit. A program of many points gets ``batch`` rows at a
     time whatever the number of workers. `zograd.Program` has the seed as ``{seed}`` and ``ZOGRAD_SEED``.
 
-    **Cost**: two messages a task; cheap rows travel together, as many as take 50 ms by what the last ones took. The
-    first task starts the workers, which import torch once. Workers have one torch thread each.
+    **Cost**: two messages a task. Cheap rows travel together, as many as take 0.1 s by what the last ones took, and a
+    worker without work takes over half of what waits in another. The first task starts the workers, which import torch
+    once. Workers have one torch thread each.
 
     **When**: a row costs a millisecond or more, or may hang or crash. Else `InProcess` is quicker.
 

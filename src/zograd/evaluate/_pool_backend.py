@@ -25,7 +25,7 @@ KEPT_BYTES = 8 * 2**20
 """The points of one call that are made all at once, at most."""
 
 _known: "weakref.WeakKeyDictionary[Parameters, bytes]" = weakref.WeakKeyDictionary()
-"""Parameters, which never change, are pickled once."""
+"""What never changes is pickled once."""
 
 
 @final
@@ -70,8 +70,11 @@ class Box:
 
 
 def _parts(box: FunctionBox) -> bytes:
+    """Its parameters."""
     if box.parameters is None:
         return b""
+    if any(leaf.options for leaf in box.parameters._leaves):  # objects of the caller's, which may change
+        return bytes(cloudpickle.dumps(box.parameters))
     if box.parameters not in _known:
         _known[box.parameters] = cloudpickle.dumps(box.parameters)
     return _known[box.parameters]

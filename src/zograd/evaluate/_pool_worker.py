@@ -6,6 +6,7 @@ A row's own path is short and avoids torch where it can: between two rows of a b
 others, and code that takes 10 us in a loop then takes 200.
 """
 
+import copy
 import mmap
 import os
 import pickle
@@ -146,6 +147,8 @@ def answer(box: BlackBox, asked: Asked, started: Callable[[int], bool] = lambda 
         started: Told each row as it starts; says whether to go on.
     """
     outcomes: list[Outcome] = []
+    if isinstance(box, FunctionBox):
+        box = copy.copy(box)  # threads share one, and what is known of its outputs is each task's own
     with torch.no_grad():
         try:
             calls = _calls(box, asked)
@@ -165,12 +168,11 @@ def answer(box: BlackBox, asked: Asked, started: Callable[[int], bool] = lambda 
 def _calls(box: BlackBox, asked: Asked) -> list[Callable[[], Any]]:
     """The calls of a task, to be made; what they need of torch is done for all of them together."""
     points = asked.points if isinstance(asked.points, Probes) else torch.from_numpy(asked.points).to(asked.dtype)
-    if isinstance(points, Probes):
-        pieces = [points[row : row + 1] for row in range(len(points))] if asked.each else [points]
-        return [partial(_rows, box.probe, piece) for piece in pieces]
-    if asked.each and type(box).each is not BlackBox.each:
+    if isinstance(points, Tensor) and asked.each and type(box).each is not BlackBox.each:
         return [partial(_row, call) for call in box.each(points)]
-    return [partial(_rows, box, piece) for piece in (points.split(1) if asked.each else [points])]
+    ask: Callable[[Any], Tensor] = box.probe if isinstance(points, Probes) else box
+    pieces = [points[row : row + 1] for row in range(len(points))] if asked.each else [points]
+    return [partial(_rows, ask, piece) for piece in pieces]
 
 
 def _row(call: Callable[[], Tensor | float]) -> Tensor | float:
