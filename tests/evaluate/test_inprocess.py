@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -187,5 +188,5 @@ def test_a_lost_call_is_tried_again() -> None:
 def test_numbers_of_numpy_are_numbers(kind) -> None:
     box = zo.pointwise(lambda x: kind(float(x[0]) / 4))
     wave = [zo.Probes(torch.zeros(1), zo.Dense(torch.arange(5.0)[:, None]))]
-    (values,) = evaluate(InProcess(), box, wave, failure_policy("raise"))
+    (values,) = evaluate(InProcess(), box, wave, FailurePolicy())
     assert values.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
