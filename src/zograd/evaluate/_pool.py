@@ -238,7 +238,8 @@ class _Wave:
         if self.each:
             waiting = sum(len(rows) for _, rows in self.fresh)
             share = -(-waiting // (self.backend.capacity * (1 if self.backend.reclaims else 2)))
-            rows = 1 if math.isnan(self.seconds) else int(CHUNK_SECONDS / max(self.seconds, 1e-7))
+            cheap = self.seconds < CHUNK_SECONDS / 2  # others are told of at once: the caller may be killed
+            rows = int(CHUNK_SECONDS / max(self.seconds, 1e-7)) if cheap else 1
             rows = max(1, min(rows, share))
         parts: list[tuple[int, range]] = []
         while self.fresh and rows > 0:
@@ -295,14 +296,12 @@ class _Wave:
         """Rows that are done, or that are tried again later."""
         if outcome.status == "argument":
             raise _exception(outcome.exception) or ArgumentError(outcome.error)
-        values, center = None, self.probes[task.parts[0][0]].center
+        values, center, lost = None, self.probes[task.parts[0][0]].center, True
         if isinstance(outcome.values, float):
             values, lost = center.new_tensor([outcome.values]), not math.isfinite(outcome.values)
         elif outcome.values is not None:
             values = torch.from_numpy(outcome.values).to(center)
             lost = task.rows == 1 and not np.isfinite(outcome.values).all()
-        else:
-            lost = True
         if task.each and not lost:
             known = outcome.seconds if math.isnan(self.seconds) else self.seconds
             self.seconds = 0.8 * known + 0.2 * outcome.seconds
