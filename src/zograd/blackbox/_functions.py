@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,9 @@ from zograd._probes import Probes
 from zograd._typing import Points, Values, Vector
 from zograd.blackbox._blackbox import BlackBox
 from zograd.blackbox._outputs import NUMBER, Outputs
+
+SAME_AS_FLOAT = (np.dtype(np.float32), np.dtype(np.float64))
+"""What a Python float holds exactly."""
 
 Box = TypeVar("Box", bound="FunctionBox")
 
@@ -101,9 +105,13 @@ class Pointwise(FunctionBox):
     def _value(self, argument: Any, like: Tensor) -> Tensor | float:
         """What the function returns: a float as it is where it has returned one number before, else a tensor."""
         result = self.function(argument)
+        if isinstance(result, np.floating | np.ndarray) and result.ndim == 0 and result.dtype in SAME_AS_FLOAT:
+            result = float(result)  # without its shape, by which tensors are told from numbers
         if isinstance(result, float):  # the common case, and the one that must be fast
             if not math.isfinite(result):
                 raise EvaluationError(f"it returned {result}.", status="invalid")
+            if self.outputs is None:
+                self.outputs = NUMBER
             if self.outputs is NUMBER:
                 return result
         return self._packed(result, like, None)
