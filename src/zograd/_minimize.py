@@ -165,12 +165,12 @@ def minimized(
     require(callback is None or callable(callback), "callback", "be callable", callback)
     blackbox = as_blackbox(fun)
     policy = failure_policy(on_failure, max_lost)
-    if isinstance(blackbox, FunctionBox):
-        blackbox = blackbox.over(parameters)
     is_there = run is not None and (Path(run) / NAME).exists()
     # What was chosen when the run began stays, also where the budget has been raised since.
     planned = _planned(run) if run is not None and is_there else evaluations
     strategy, said = make(planned)
+    if isinstance(blackbox, FunctionBox):
+        blackbox = blackbox.over(parameters, one_number=strategy.shape == ())
     evaluator = evaluator_for(policy, workers=workers, timeout=timeout, executor=executor, seed=seed)
     pool = evaluator if isinstance(evaluator, Pool) else contextlib.nullcontext()
     options: dict[str, Any] = {

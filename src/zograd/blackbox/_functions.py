@@ -43,11 +43,18 @@ class FunctionBox(BlackBox):
         self.function = function
         self.parameters = parameters
         self.outputs: Outputs | None = None
+        self.one_number = False
 
-    def over(self: Box, parameters: Parameters) -> Box:
-        """The same program, taking what ``parameters`` decodes: dictionaries, bounded values, integers."""
+    def over(self: Box, parameters: Parameters, *, one_number: bool = False) -> Box:
+        """The same program, taking what ``parameters`` decodes: dictionaries, bounded values, integers.
+
+        Args:
+            parameters: What the points mean.
+            one_number: Whether one number a point is all that it may return: the first output that is wrong then does
+                not decide what is right.
+        """
         box = copy.copy(self)
-        box.parameters = parameters
+        box.parameters, box.one_number = parameters, one_number
         return box
 
     def __repr__(self) -> str:
@@ -56,6 +63,11 @@ class FunctionBox(BlackBox):
     def _packed(self, result: Any, like: Tensor, rows: int | None) -> Tensor:
         """One result as a tensor of shape out (``rows`` None) or (rows, *out), remembering its structure."""
         outputs, values = Outputs.pack(result, like, rows)
+        if self.one_number and values.numel() != (1 if rows is None else rows):
+            raise EvaluationError(
+                f"{self!r} must return one number a point, found {outputs}; zo.minimize_least_squares takes more.",
+                status="invalid",
+            )
         if self.outputs is None:
             self.outputs = NUMBER if outputs == NUMBER else outputs
         elif self.outputs != outputs:
