@@ -1,0 +1,95 @@
+"""One node, to be called again with some of its arguments replaced: the only place where contraction asks anything."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from zograd.blackbox.graph import Node, Ref
+
+Sensitivity = Tensor | None
+"""dL/d(value), of the value's shape; ``None`` where it is zero."""
+
+
+@final
+@dataclass(eq=False)
+class Meter:
+    """What was asked of the nodes.
+
+    Args:
+        queries: How many times a node was called, by the node's name.
+        work: The elements that these calls read and wrote.
+    """
+
+    queries: dict[str, int] = field(default_factory=dict)
+    work: int = 0
+
+    @property
+    def total(self) -> int:
+        """All queries."""
+        return sum(self.queries.values())
+
+
+@final
+class Call:
+    """A node with the values of its arguments.
+
+    Args:
+        node: The node.
+        lookup: From a value's place to the value.
+        meter: Counts the calls.
+    """
+
+    def __init__(self, node: Node, lookup: Callable[[int], Tensor], meter: Meter) -> None:
+        self.node = node
+        self.meter = meter
+        self._leaves, self._spec = pytree.tree_flatten((node.args, node.kwargs))
+        self.places = {at: leaf.value for at, leaf in enumerate(self._leaves) if isinstance(leaf, Ref)}
+        self.inputs = {at: lookup(value) for at, value in self.places.items()}
+        self.outputs = tuple(None if place is None else lookup(place) for place in node.outputs)
+
+    @property
+    def output(self) -> Tensor:
+        """The first output."""
+        first = self.outputs[0]
+        if first is None:
+            raise TypeError(f"{self.node.name} has no first output")
+        return first
+
+    def argument(self, place: int, default: Any = None) -> Any:
+        """The positional argument ``place``, tensors as values."""
+        if place >= len(self.node.args):
+            return default
+        given = self.node.args[place]
+        return self.inputs[self.position(place)] if isinstance(given, Ref) else given
+
+    def position(self, place: int) -> int:
+        """Where the positional argument ``place``, a tensor, stands among the leaves; -1 if it is none."""
+        if place >= len(self.node.args) or not isinstance(self.node.args[place], Ref):
+            return -1
+        return len(pytree.tree_leaves(self.node.args[:place]))
+
+    def __call__(self, replaced: Mapping[int, Any]) -> tuple[Any, ...]:
+        """Call the node with the leaves at some positions replaced; all outputs."""
+        args, kwargs = self.filled(replaced)
+        found = self.node.op(*args, **kwargs)
+        outputs = (found,) if self.node.single else tuple(found)
+        self.meter.queries[self.node.name] = self.meter.queries.get(self.node.name, 0) + 1
+        self.meter.work += sum(leaf.numel() for leaf in (*replaced.values(), *outputs) if isinstance(leaf, Tensor))
+        return outputs
+
+    def filled(self, replaced: Mapping[int, Any]) -> tuple[Any, Any]:
+        """Arguments and keyword arguments with the leaves at some positions replaced."""
+        leaves = [replaced[at] if at in replaced else self.inputs.get(at, leaf) for at, leaf in enumerate(self._leaves)]
+        found: tuple[Any, Any] = pytree.tree_unflatten(leaves, self._spec)
+        return found
+
+
+def sum_to(values: Tensor, shape: torch.Size) -> Tensor:
+    """``values`` with broadcast dimensions summed, so that it has ``shape``."""
+    if values.shape == shape:
+        return values
+    return values.expand(torch.broadcast_shapes(values.shape, shape)).sum_to_size(shape)
