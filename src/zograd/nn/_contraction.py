@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zograd._errors import GradientError
 from zograd.blackbox.graph import Node, Tape, record
 from zograd.nn._call import Call, Meter, Sensitivity
 from zograd.nn._decompositions import OWN, decomposition
@@ -39,7 +40,7 @@ RULES: dict[str, Rule] = {
 
 
 def sensitivities(
-    tape: Tape, seeds: Mapping[int, Tensor], wanted: Iterable[int], meter: Meter, release: bool = False
+    tape: Tape, seeds: Mapping[int, Tensor], wanted: Iterable[int], meter: Meter
 ) -> dict[int, Tensor]:
     r"""dL/d(value) of the ``wanted`` values, by one sweep from the end of the tape.
 
@@ -52,7 +53,9 @@ def sensitivities(
         seeds: dL/d(value) of the values to start from.
         wanted: The places of the values whose sensitivity is asked for.
         meter: Counts what the nodes were asked.
-        release: Whether values that are not needed any more may be given back on the way.
+
+    Raises:
+        GradientError: When a node can neither be taken apart nor probed.
     """
     wanted = list(wanted)
     known: dict[int, Tensor] = dict(seeds)
@@ -65,7 +68,7 @@ def sensitivities(
         if all(sensitivity is None for sensitivity in given) or reached.isdisjoint(node.refs):
             continue
         call = Call(node, tape.values.__getitem__, meter)
-        asked = [at for at, value in call.places.items() if value in reached and call.inputs[at].is_floating_point()]
+        asked = [at for at, value in call.places.items() if value in reached and _is_number(call, at)]
         for at, found in through(call, given, asked).items() if asked else ():
             value = call.places[at]
             known[value] = known[value] + found if value in known else found
@@ -81,7 +84,15 @@ def through(call: Call, given: tuple[Sensitivity, ...], asked: list[int]) -> dic
     if rule is not None:
         return rule(call, given, asked)
     made = decomposition(call.node.name, call.node.op)
-    return unknown(call, given, asked) if made is None else _inside(call, made, given, asked)
+    found = None if made is None else _inside(call, made, given, asked)
+    return unknown(call, given, asked) if found is None else found
+
+
+def _is_number(call: Call, at: int) -> bool:
+    """Whether an argument can be moved a little: integers and flags cannot."""
+    if call.inputs[at].is_complex():
+        raise GradientError(f"{call.node.name} takes complex numbers, for which there is no rule. Take method='reuse'.")
+    return call.inputs[at].is_floating_point()
 
 
 def rule_of(node: Node, call: Call | None = None) -> Rule | None:
@@ -98,11 +109,13 @@ def rule_of(node: Node, call: Call | None = None) -> Rule | None:
 
 def _inside(
     call: Call, made: Callable[..., Any], given: tuple[Sensitivity, ...], asked: list[int]
-) -> dict[int, Tensor]:
-    """The same sweep over the operations that a fused one is made of."""
+) -> dict[int, Tensor] | None:
+    """The same sweep over the operations that a fused one is made of; None where it is not made of any after all."""
     args, kwargs = call.filled({})
     parts = [call.inputs[at] for at in asked]
     tape, found = record(lambda: made(*args, **kwargs), parts)
+    if found is NotImplemented or found is None or any(node.name == call.node.name for node in tape.nodes):
+        return None
     outputs = (found,) if isinstance(found, Tensor) else tuple(found)
     seeds: dict[int, Tensor] = {}
     results = iter(tape.results)
