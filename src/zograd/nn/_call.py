@@ -16,14 +16,19 @@ Sensitivity = Tensor | None
 
 @final
 @dataclass(eq=False)
-class Meter:
-    """What was asked of the nodes.
+class Inquiry:
+    """How the nodes are asked, and what they were asked.
 
     Args:
-        queries: How many times a node was called, by the node's name.
+        step: How far an element is moved where the answer bends, in units of ``max(1, |x|)``; ``None`` takes the cube
+            root of the dtype's epsilon.
+        autograd: Whether torch operations may be differentiated by autograd instead, one at a time.
+        queries: How many times nodes were called, by their names.
         work: The elements that these calls read and wrote.
     """
 
+    step: float | None = None
+    autograd: bool = False
     queries: dict[str, int] = field(default_factory=dict)
     work: int = 0
 
@@ -31,6 +36,10 @@ class Meter:
     def total(self) -> int:
         """All queries."""
         return sum(self.queries.values())
+
+    def distance(self, dtype: torch.dtype) -> float:
+        """The step for numbers of a dtype."""
+        return torch.finfo(dtype).eps ** (1 / 3) if self.step is None else self.step
 
 
 @final
@@ -40,12 +49,12 @@ class Call:
     Args:
         node: The node.
         lookup: From a value's place to the value.
-        meter: Counts the calls.
+        inquiry: How to ask; it counts the calls.
     """
 
-    def __init__(self, node: Node, lookup: Callable[[int], Tensor], meter: Meter) -> None:
+    def __init__(self, node: Node, lookup: Callable[[int], Tensor], inquiry: Inquiry) -> None:
         self.node = node
-        self.meter = meter
+        self.inquiry = inquiry
         self._leaves, self._spec = pytree.tree_flatten((node.args, node.kwargs))
         self.places = {at: leaf.value for at, leaf in enumerate(self._leaves) if isinstance(leaf, Ref)}
         self.inputs = {at: lookup(value) for at, value in self.places.items()}
@@ -77,8 +86,8 @@ class Call:
         args, kwargs = self.filled(replaced)
         found = self.node.op(*args, **kwargs)
         outputs = (found,) if self.node.single else tuple(found)
-        self.meter.queries[self.node.name] = self.meter.queries.get(self.node.name, 0) + 1
-        self.meter.work += sum(leaf.numel() for leaf in (*replaced.values(), *outputs) if isinstance(leaf, Tensor))
+        self.inquiry.queries[self.node.name] = self.inquiry.queries.get(self.node.name, 0) + 1
+        self.inquiry.work += sum(leaf.numel() for leaf in (*replaced.values(), *outputs) if isinstance(leaf, Tensor))
         return outputs
 
     def filled(self, replaced: Mapping[int, Any]) -> tuple[Any, Any]:

@@ -1,6 +1,6 @@
 """Contraction: from the loss backwards, each node asked on its own how its output answers to its arguments."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zograd._errors import GradientError
 from zograd.blackbox.graph import Node, Tape, record
-from zograd.nn._call import Call, Meter, Sensitivity
+from zograd.nn._call import Call, Inquiry, Sensitivity
 from zograd.nn._decompositions import OWN, decomposition
 from zograd.nn._movement import (
     MOVED, PERMUTED, RESHAPED, chosen, embedded, expanded, extreme, moved, permuted, pooled, reshaped,
@@ -16,7 +16,8 @@ from zograd.nn._movement import (
 from zograd.nn._pointwise import ADDITIVE, pointwise
 from zograd.nn._products import PRODUCTS
 from zograd.nn._reductions import SEPARABLE, SYMMETRIC, reduced, separable
-from zograd.nn._unknown import unknown
+from zograd.nn._opaque import Operation, opaque
+from zograd.nn._unknown import MOST_ELEMENTS, unknown
 
 Rule = Callable[[Call, tuple[Sensitivity, ...], Iterable[int]], dict[int, Tensor]]
 
@@ -40,7 +41,7 @@ RULES: dict[str, Rule] = {
 
 
 def sensitivities(
-    tape: Tape, seeds: Mapping[int, Tensor], wanted: Iterable[int], meter: Meter
+    tape: Tape, seeds: Mapping[int, Tensor], wanted: Iterable[int], inquiry: Inquiry
 ) -> dict[int, Tensor]:
     r"""dL/d(value) of the ``wanted`` values, by one sweep from the end of the tape.
 
@@ -52,7 +53,7 @@ def sensitivities(
         tape: The forward pass.
         seeds: dL/d(value) of the values to start from.
         wanted: The places of the values whose sensitivity is asked for.
-        meter: Counts what the nodes were asked.
+        inquiry: How to ask; it counts what the nodes were asked.
 
     Raises:
         GradientError: When a node can neither be taken apart nor probed.
@@ -67,7 +68,7 @@ def sensitivities(
         given = tuple(None if place is None else known.get(place) for place in node.outputs)
         if all(sensitivity is None for sensitivity in given) or reached.isdisjoint(node.refs):
             continue
-        call = Call(node, tape.values.__getitem__, meter)
+        call = Call(node, tape.values.__getitem__, inquiry)
         asked = [at for at, value in call.places.items() if value in reached and _is_number(call, at)]
         for at, found in through(call, given, asked).items() if asked else ():
             value = call.places[at]
@@ -80,12 +81,44 @@ def sensitivities(
 
 def through(call: Call, given: tuple[Sensitivity, ...], asked: list[int]) -> dict[int, Tensor]:
     """The sensitivities of a node's arguments from those of its outputs."""
-    rule = rule_of(call.node, call)
+    if isinstance(call.node.op, Operation):
+        return opaque(call, given, asked)
+    if call.inquiry.autograd:
+        return pulled_back(call, given, asked)
+    rule = rule_of(call.node)
     if rule is not None:
         return rule(call, given, asked)
     made = decomposition(call.node.name, call.node.op)
     found = None if made is None else _inside(call, made, given, asked)
     return unknown(call, given, asked) if found is None else found
+
+
+def obstacle(node: Node, values: Sequence[Tensor]) -> str:
+    """Why nothing can be told through a node, or nothing."""
+    if any(values[ref].is_complex() for ref in node.refs):
+        return f"{node.name} takes complex numbers"
+    if isinstance(node.op, Operation) or rule_of(node) is not None or decomposition(node.name, node.op) is not None:
+        return ""
+    largest = max((values[ref].numel() for ref in node.refs if values[ref].is_floating_point()), default=0)
+    return f"{node.name} has no rule and {largest} elements to probe" if largest > MOST_ELEMENTS else ""
+
+
+def pulled_back(call: Call, given: tuple[Sensitivity, ...], asked: list[int]) -> dict[int, Tensor]:
+    """By autograd through this one node."""
+    leaves = {at: call.inputs[at].detach().requires_grad_() for at in asked}
+    with torch.enable_grad():
+        outputs = call(leaves)
+    pairs = [
+        (output, sensitivity)
+        for output, sensitivity in zip(outputs, given, strict=False)
+        if sensitivity is not None and output.requires_grad
+    ]
+    if not pairs:
+        return {}
+    found = torch.autograd.grad(
+        [output for output, _ in pairs], list(leaves.values()), [s for _, s in pairs], allow_unused=True
+    )
+    return {at: gradient for at, gradient in zip(asked, found, strict=True) if gradient is not None}
 
 
 def _is_number(call: Call, at: int) -> bool:
@@ -95,7 +128,7 @@ def _is_number(call: Call, at: int) -> bool:
     return call.inputs[at].is_floating_point()
 
 
-def rule_of(node: Node, call: Call | None = None) -> Rule | None:
+def rule_of(node: Node) -> Rule | None:
     """The rule for a node, or None where it must be taken apart or probed."""
     name = node.name
     if name in ("max", "min"):
@@ -124,5 +157,5 @@ def _inside(
             place = next(results)
             if sensitivity is not None:
                 seeds[place] = seeds.get(place, 0) + sensitivity
-    inner = sensitivities(tape, seeds, tape.parameters, call.meter)
+    inner = sensitivities(tape, seeds, tape.parameters, call.inquiry)
     return {at: inner[place] for at, place in zip(asked, tape.parameters, strict=True) if place in inner}

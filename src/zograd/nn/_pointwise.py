@@ -41,7 +41,7 @@ def slope(call: Call, at: int) -> Tensor:
         return call({at: one})[0] - call({at: zero})[0]  # type: ignore[no-any-return]
     if name in HOMOGENEOUS:
         return _homogeneous(call, at)
-    return _difference(call, at)
+    return difference(call, at)
 
 
 def _additive(call: Call, at: int) -> Tensor:
@@ -61,7 +61,7 @@ def _homogeneous(call: Call, at: int) -> Tensor:
     return torch.where(x > 0, up, torch.where(x < 0, down, (up + down) / 2))
 
 
-def _difference(call: Call, at: int) -> Tensor:
+def difference(call: Call, at: int) -> Tensor:
     """Central differences of all elements in two calls, and a closer look where there may be a corner."""
     x, base = call.inputs[at], call.output
     wide = torch.promote_types(x.dtype, torch.float32)
@@ -69,14 +69,14 @@ def _difference(call: Call, at: int) -> Tensor:
     others = {k: v.to(wide) for k, v in call.inputs.items() if v.is_floating_point() and v.dtype != wide}
     if others:
         base = call({**others, at: x})[0]
-    unit = x.abs() if call.node.name in RELATIVE else x.abs().clamp_(min=1.0)
-    step = unit * torch.finfo(wide).eps ** (1 / 3)
+    distance = call.inquiry.distance(wide)
+    step = (x.abs() if call.node.name in RELATIVE else x.abs().clamp_(min=1.0)) * distance
     if call.node.name in RELATIVE:
-        step = step.masked_fill(x == 0, torch.finfo(wide).eps ** (1 / 3))
+        step = step.masked_fill(x == 0, distance)
     ahead, behind = _sided(call, at, x, base, step, others)
     found = _central(ahead, behind)
     rough = ~((ahead - behind).abs() <= ROUGH * (ahead.abs() + behind.abs()))
-    if base.shape == x.shape and bool(rough.any()):
+    if call.inquiry.step is None and base.shape == x.shape and bool(rough.any()):
         close_ahead, close_behind = _sided(call, at, x, base, step * SHRINK, others)
         close = _central(close_ahead, close_behind)
         corner = rough & ~((close - found).abs() <= 0.1 * (ahead - behind).abs())

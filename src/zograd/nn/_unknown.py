@@ -19,20 +19,20 @@ def unknown(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) -
     Raises:
         GradientError: When there are too many elements for that.
     """
-    return {at: _probed(call, given, at) for at in wanted}
+    return {at: probed(call, given, at, independent(call, at), MOST_ELEMENTS) for at in wanted}
 
 
-def _probed(call: Call, given: tuple[Sensitivity, ...], at: int) -> Tensor:
+def probed(call: Call, given: tuple[Sensitivity, ...], at: int, together: bool, most: int) -> Tensor:
+    """Finite differences from each element of an argument, of one sample or of all of it."""
     x = call.inputs[at]
-    together = independent(call, at)
     elements = x[0].numel() if together else x.numel()
-    if elements > MOST_ELEMENTS:
+    if elements > most:
         raise GradientError(
             f"{call.node.name} is not known to be made of simpler operations, and its argument of shape "
             f"{tuple(x.shape)} has {elements} elements to probe one by one. Take method='reuse', or wrap the part of "
             f"the network in zo.nn.Opaque with a structure."
         )
-    step = torch.finfo(x.dtype).eps ** (1 / 3)
+    step = call.inquiry.distance(x.dtype)
     flat = x.reshape(x.shape[0], -1) if together else x.reshape(1, -1)
     found = torch.zeros_like(flat)
     for element in range(elements):

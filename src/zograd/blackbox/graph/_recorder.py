@@ -68,7 +68,8 @@ class _Escapes(TorchFunctionMode):
         self.listener = listener
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in ESCAPES and args and self.listener.depends(args[0]):
+        escapes = getattr(func, "__name__", "") in ESCAPES and args and not self.listener.is_paused
+        if escapes and self.listener.depends(args[0]):
             raise UntraceableError(f"a value that depends on the parameters leaves torch by .{func.__name__}()")
         return func(*args, **(kwargs or {}))
 
@@ -91,7 +92,7 @@ class Recorder(TorchDispatchMode):
         self._depends: list[bool] = []
         self._stored: dict[int, list[tuple[int, Tensor]]] = {}  # storage -> values kept in it
         self._stale: set[int] = set()
-        self._paused = False
+        self.is_paused = False
         self.tape.parameters = [self._keep(parameter, True) for parameter in parameters]
 
     def depends(self, tensor: Any) -> bool:
@@ -115,11 +116,11 @@ class Recorder(TorchDispatchMode):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Do not listen for a while."""
-        self._paused, before = True, self._paused
+        self.is_paused, before = True, self.is_paused
         try:
             yield
         finally:
-            self._paused = before
+            self.is_paused = before
 
     def write(self, op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], found: Any) -> None:
         """Add a node."""
@@ -127,7 +128,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._paused:
+        if self.is_paused:
             return func(*args, **kwargs)
         given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         dependent = any([self.depends(tensor) for tensor in given])
@@ -139,6 +140,8 @@ class Recorder(TorchDispatchMode):
         referenced = self._referenced(args, kwargs)
         with self._change(changed, recorded=True):
             found = func(*args, **kwargs)
+        if found is None:  # a check, such as that of a matrix being regular
+            return None
         special = SPECIAL.get(func._schema.name)
         if special is not None:
             op, places, names, result = special(args, kwargs, found)
