@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-BESIDE = {("_checks", "_errors"), ("strategies", "optim"), ("_bounds", "_leaves")}
+BESIDE = {("_checks", "_errors"), ("strategies", "optim"), ("_bounds", "_leaves"), ("nn", "_backward")}
 FACE = "zograd"  # `import zograd`: the public names only
 
 PUBLIC = [
@@ -67,6 +67,7 @@ PUBLIC = [
     "batched",
     "differentiable",
     "minimize",
+    "nn",
     "optim",
     "pointwise",
     "read_run",

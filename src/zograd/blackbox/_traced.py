@@ -40,7 +40,10 @@ class TracedLoss(BlackBox):
         tape: The recorded pass, or None.
         reason: Why there is none, for a person.
         center: The parameters at construction, shape (d,).
+        after: The state that the recorded pass left the module in, where there is a tape; it is undone.
     """
+
+    after: ModuleState
 
     def __init__(self, plain: ModuleLoss, relative: bool = False) -> None:
         self.plain = plain
@@ -51,6 +54,7 @@ class TracedLoss(BlackBox):
         before = ModuleState(plain.model)
         try:
             self.tape, _ = record(plain.from_start, plain.parameters)
+            self.after = ModuleState(plain.model)
             before.restore()
             if not self._agrees(self.tape):
                 self.tape = None

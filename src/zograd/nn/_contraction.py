@@ -71,7 +71,7 @@ def sensitivities(
         call = Call(node, tape.values.__getitem__, inquiry)
         asked = [at for at, value in call.places.items() if value in reached and _is_number(call, at)]
         for at, found in through(call, given, asked).items() if asked else ():
-            value = call.places[at]
+            value, found = call.places[at], found.to(call.inputs[at].dtype)
             known[value] = known[value] + found if value in known else found
         for place in node.outputs:
             if place is not None and place not in wanted:
