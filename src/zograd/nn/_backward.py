@@ -60,7 +60,7 @@ def backward(
         method: ``"contraction"`` as above; ``"reuse"``: coordinate-wise differences that run again only what a
             coordinate touches; ``"plain"``: the same with whole forward passes; ``"auto"``: contraction, reuse for the
             parameters before an operation that nothing is known of, plain where no record can be made.
-        step: How far elements are moved, in units of ``max(1, |x|)``: wide enough to be seen where a network rounds.
+        step: How far elements are moved: wide enough to be seen where a network rounds.
             With ``"reuse"`` and ``"plain"`` the distance that coordinates move. ``None`` is for smooth functions.
         autograd: Whether torch operations may be differentiated by autograd, one by one, so that function values are
             used for `Opaque` parts only.

@@ -20,8 +20,8 @@ class Inquiry:
     """How the nodes are asked, and what they were asked.
 
     Args:
-        step: How far an element is moved where the answer bends, in units of ``max(1, |x|)``; ``None`` takes the cube
-            root of the dtype's epsilon.
+        step: How far an element is moved where the answer bends; ``None`` takes the cube root of the dtype's epsilon
+            times ``max(1, |x|)^(1/2)``, or times ``|x|`` for functions without a scale of their own.
         autograd: Whether torch operations may be differentiated by autograd instead, one at a time.
         queries: How many times nodes were called, by their names.
         work: The elements that these calls read and wrote.
@@ -37,9 +37,20 @@ class Inquiry:
         """All queries."""
         return sum(self.queries.values())
 
-    def distance(self, dtype: torch.dtype) -> float:
-        """The step for numbers of a dtype."""
-        return torch.finfo(dtype).eps ** (1 / 3) if self.step is None else self.step
+    def steps(self, x: Tensor, relative: bool = False) -> Tensor:
+        """How far each element is moved.
+
+        Args:
+            x: The elements, 32 or 64 bits.
+            relative: Whether the scale is that of the element itself, as for a logarithm.
+        """
+        if self.step is not None:
+            return torch.full_like(x, self.step)
+        distance = torch.finfo(x.dtype).eps ** (1 / 3)
+        if relative:
+            return (x.abs() * distance).masked_fill(x == 0, distance)
+        # A sine does not get wider far out, but its argument gets coarser: the root is between the two.
+        return x.abs().clamp_(min=1.0).sqrt_().mul_(distance)
 
 
 @final

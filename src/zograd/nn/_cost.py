@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ EFFORT = {"product": 3.0, "pointwise": 4.0, "fused": 8.0, "other": 4.0}
 """Time to go back through a node over the time to run it, about: measured on a ResNet-20, see the benchmarks."""
 
 
+@final
 @dataclass(frozen=True)
 class Price:
     """What something costs.
@@ -47,9 +49,9 @@ class Price:
             self.seconds + other.seconds,
         )
 
-    def times(self, number: float) -> "Price":
+    def times(self, number: int) -> "Price":
         """So many of them, one after the other."""
-        return Price(round(self.queries * number), self.flops * number, self.memory, self.seconds * number)
+        return Price(self.queries * number, self.flops * number, self.memory, self.seconds * number)
 
 
 def flops(node: Node, values: Sequence[Tensor]) -> float:
@@ -58,7 +60,7 @@ def flops(node: Node, values: Sequence[Tensor]) -> float:
     written = sum(values[place].numel() for place in node.outputs if place is not None)
     if node.name == "convolution" and shapes[0] is not None and shapes[1] is not None:
         many = shapes[0].numel() if node.args[6] else written
-        return 2.0 * many * shapes[1].numel() / shapes[1][0]
+        return 2.0 * many * (shapes[1].numel() // shapes[1][0])
     inner = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}.get(node.name)
     if inner is not None and shapes[inner] is not None:
         return 2.0 * written * shapes[inner][-1]  # type: ignore[index]

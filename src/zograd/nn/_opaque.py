@@ -32,7 +32,11 @@ class Operation:
         self.owner = owner
 
     def __call__(self, x: Tensor, *parameters: Tensor) -> Tensor:
-        """The function at ``x``, with other values of its parameters if there are any."""
+        """The function at ``x``, with other values of its parameters if there are any; without a graph."""
+        with torch.no_grad():
+            return self._called(x.detach(), *(parameter.detach() for parameter in parameters))
+
+    def _called(self, x: Tensor, *parameters: Tensor) -> Tensor:
         function = self.owner.function
         if not parameters or not isinstance(function, nn.Module):
             return self.owner.checked(function(x))
@@ -52,7 +56,7 @@ class Opaque(nn.Module):
     ``2 c (2 r + 1)^2`` where ``"local"`` (c channels, reach r); the number of inputs over the batch size where
     ``"linear"``; twice the number of inputs of one sample where ``"samplewise"``. **Bias**: O(step^2), none where
     linear. **Variance**: a function with noise s adds s^2 / (2 step^2) to each entry. **When**: a network has one part
-    that autograd does not see; by itself, outside `zograd.nn`, it is what the function is.
+    that autograd does not see. By itself it is what the function is, and ends a graph.
 
     Args:
         function: From a tensor to a tensor. It may leave torch. A module may have parameters: each costs 2 calls.
@@ -61,8 +65,8 @@ class Opaque(nn.Module):
             on the inputs at most ``reach`` places away. ``"linear"``: rows are samples, and the function is affine.
             ``"samplewise"``: rows are samples. ``None``: whether rows are samples is tried out.
         reach: Of ``"local"``.
-        step: How far to move an input, in units of ``max(1, |x|)``. ``None`` is for smooth functions in full precision;
-            one that rounds needs a step as wide as its levels.
+        step: How far to move an input. ``None`` is for smooth functions in full precision; one that rounds needs a step
+            as wide as its levels.
 
     Raises:
         ArgumentError: When an argument is not of its kind.
@@ -164,14 +168,13 @@ def _local(call: Call, out: Tensor, at: int, reach: int) -> Tensor:
     x = call.inputs[at]
     period = 2 * reach + 1
     height, width = x.shape[-2:]
-    step = call.inquiry.distance(x.dtype)
     found = torch.zeros_like(x)
     tall, wide = (-(-size // period) * period for size in (height, width))
     for channel in range(x.shape[1]):
         for i in range(min(period, height)):
             for j in range(min(period, width)):
                 here = (slice(None), channel, slice(i, None, period), slice(j, None, period))
-                size = x[here].abs().clamp(min=1.0) * step
+                size = call.inquiry.steps(x[here])
                 ahead, behind = x.clone(), x.clone()
                 ahead[here] += size
                 behind[here] -= size

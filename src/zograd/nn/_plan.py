@@ -190,13 +190,13 @@ class Plan:
 
     def _coordinates(self, which: list[int]) -> Tensor:
         """The coordinates of some parameters that are asked for."""
-        mask = torch.zeros_like(self.box.center, dtype=torch.bool)
+        mask = torch.zeros_like(self.box.center)
         for at, piece in enumerate(self.box.pieces(mask)):
             piece.fill_(at in which)
         if self.active is not None:
             asked = torch.zeros_like(mask)
-            asked[self.active] = True
-            mask &= asked
+            asked[self.active] = 1.0
+            mask *= asked
         return mask.nonzero().squeeze(1)
 
     def estimate(self) -> "Plan":

@@ -69,10 +69,7 @@ def difference(call: Call, at: int) -> Tensor:
     others = {k: v.to(wide) for k, v in call.inputs.items() if v.is_floating_point() and v.dtype != wide}
     if others:
         base = call({**others, at: x})[0]
-    distance = call.inquiry.distance(wide)
-    step = (x.abs() if call.node.name in RELATIVE else x.abs().clamp_(min=1.0)) * distance
-    if call.node.name in RELATIVE:
-        step = step.masked_fill(x == 0, distance)
+    step = call.inquiry.steps(x, call.node.name in RELATIVE)
     ahead, behind = _sided(call, at, x, base, step, others)
     found = _central(ahead, behind)
     rough = ~((ahead - behind).abs() <= ROUGH * (ahead.abs() + behind.abs()))

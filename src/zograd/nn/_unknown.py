@@ -32,11 +32,10 @@ def probed(call: Call, given: tuple[Sensitivity, ...], at: int, together: bool, 
             f"{tuple(x.shape)} has {elements} elements to probe one by one. Take method='reuse', or wrap the part of "
             f"the network in zo.nn.Opaque with a structure."
         )
-    step = call.inquiry.distance(x.dtype)
     flat = x.reshape(x.shape[0], -1) if together else x.reshape(1, -1)
     found = torch.zeros_like(flat)
     for element in range(elements):
-        size = flat[:, element].abs().clamp(min=1.0) * step
+        size = call.inquiry.steps(flat[:, element])
         ahead, behind = flat.clone(), flat.clone()
         ahead[:, element] += size
         behind[:, element] -= size

@@ -1,14 +1,14 @@
 """What the recorder must know of single ATen operations: which draw, which write, which only look at shapes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 aten = torch.ops.aten
 
-ESCAPES = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage", "__reduce_ex__"}
+ESCAPES = {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "__reduce_ex__"}
 """Methods by which a value leaves torch unseen."""
 
 LIKE = {
@@ -55,6 +55,7 @@ def functional(func: Any) -> Callable[..., Any]:
     return Detour(func)
 
 
+@final
 class Detour:
     """An in-place operation on a copy, where ATen has no other form of it.
 
