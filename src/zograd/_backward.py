@@ -119,9 +119,7 @@ def backward(
     return loss
 
 
-def chosen_parameters(
-    model: nn.Module, parameters: Iterable[Tensor] | None, narrow: bool = False
-) -> list[Tensor]:
+def chosen_parameters(model: nn.Module, parameters: Iterable[Tensor] | None, narrow: bool = False) -> list[Tensor]:
     """The parameters to estimate, each once; of fewer than 32 bits where ``narrow`` allows it."""
     hint = "Pass some of model.parameters(), or leave it out for all that require a gradient."
     given = [p for p in model.parameters() if p.requires_grad] if parameters is None else list(parameters)

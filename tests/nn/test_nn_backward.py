@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nn_networks import ALL, SMALL, Case, by_autograd, distance, flat_grad, make
 from torch import nn
 
 import zograd as zo
-from nn_networks import ALL, SMALL, Case, by_autograd, distance, flat_grad, make
 
 
 @pytest.mark.parametrize("case", ALL, indirect=True)
@@ -100,14 +100,16 @@ def test_frozen_and_chosen_parameters() -> None:
 
 
 UNARY = {
-    "tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu, "softmax": lambda x: x.softmax(-1), "exp": lambda x: (x / 4).exp(),
+    "tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu, "softmax": lambda x: x.softmax(-1),
+    "exp": lambda x: (x / 4).exp(),
     "norm": lambda x: F.layer_norm(x, x.shape[-1:]), "turn": lambda x: x.roll(1, -1), "square": lambda x: x * x,
     "clamp": lambda x: x.clamp(-0.7, 0.9), "half": lambda x: x[..., ::2].repeat_interleave(2, -1), "neg": lambda x: -x,
     "cumsum": lambda x: x.cumsum(-1) / 3, "log": lambda x: (x.square() + 1).log(), "sort": lambda x: x.sort(-1)[0],
     "mean": lambda x: x - x.mean(0, keepdim=True), "std": lambda x: x / x.std(), "pad": lambda x: F.pad(x, (1, -1)),
     "max": lambda x: x - x.amax(-1, keepdim=True), "where": lambda x: torch.where(x > 0, x, x.square()),
     "in place": lambda x: x.clone().mul_(2).sigmoid_(), "mask": lambda x: x.masked_fill(x > 1, -1.0),
-    "prod": lambda x: x + (x / 2).prod(-1, keepdim=True), "softplus": F.softplus, "logsumexp": lambda x: x - x.logsumexp(0),
+    "prod": lambda x: x + (x / 2).prod(-1, keepdim=True), "softplus": F.softplus,
+    "logsumexp": lambda x: x - x.logsumexp(0),
 }  # fmt: skip
 BINARY = {
     "add": torch.add, "mul": torch.mul, "sub": torch.sub, "div": lambda a, b: a / (b.square() + 1),

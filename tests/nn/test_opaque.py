@@ -85,7 +85,9 @@ def test_parameters_inside_cost_two_calls_each() -> None:
     x = torch.randn(4, 3, dtype=torch.float64)
     zo.nn.backward(model, lambda y: y.square().sum(), x)
     hidden = model[0](x).detach()
-    torch.testing.assert_close(model[1].function.gain.grad, 2 * model[1].function.gain.detach() * hidden.square().sum(0))
+    torch.testing.assert_close(
+        model[1].function.gain.grad, 2 * model[1].function.gain.detach() * hidden.square().sum(0)
+    )
 
 
 def test_a_wide_step_sees_over_the_levels() -> None:

@@ -53,8 +53,8 @@ def backward(
         loss_fn: From the model's output to one number; targets are closed over.
         inputs: A tuple is unpacked to positional arguments, a dict to keyword arguments; anything else is the one
             argument.
-        parameters: The parameters to differentiate; by default all that require a gradient. Any floating dtype, bfloat16
-            too: element-wise operations are asked in 32 bits then.
+        parameters: The parameters to differentiate; by default all that require a gradient. Any floating dtype, also
+            bfloat16: element-wise operations are asked in 32 bits then.
         active: Coordinates of the flat vector of the parameters, int64, without repetition: the others' ``.grad`` gets
             nothing added. All by default.
         method: ``"contraction"`` as above; ``"reuse"``: coordinate-wise differences that run again only what a

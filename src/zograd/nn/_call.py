@@ -46,7 +46,7 @@ class Inquiry:
         """
         if self.step is not None:
             return torch.full_like(x, self.step)
-        distance = torch.finfo(x.dtype).eps ** (1 / 3)
+        distance: float = torch.finfo(x.dtype).eps ** (1 / 3)
         if relative:
             return (x.abs() * distance).masked_fill(x == 0, distance)
         # A sine does not get wider far out, but its argument gets coarser: the root is between the two.
@@ -112,4 +112,5 @@ def sum_to(values: Tensor, shape: torch.Size) -> Tensor:
     """``values`` with broadcast dimensions summed, so that it has ``shape``."""
     if values.shape == shape:
         return values
-    return values.expand(torch.broadcast_shapes(values.shape, shape)).sum_to_size(shape)
+    whole = torch.broadcast_shapes(values.shape, shape)  # type: ignore[no-untyped-call]
+    return values.expand(whole).sum_to_size(shape)

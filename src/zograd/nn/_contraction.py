@@ -11,12 +11,22 @@ from zograd.blackbox.graph import Node, Tape, record
 from zograd.nn._call import Call, Inquiry, Sensitivity
 from zograd.nn._decompositions import OWN, decomposition
 from zograd.nn._movement import (
-    MOVED, PERMUTED, RESHAPED, chosen, embedded, expanded, extreme, moved, permuted, pooled, reshaped,
+    MOVED,
+    PERMUTED,
+    RESHAPED,
+    chosen,
+    embedded,
+    expanded,
+    extreme,
+    moved,
+    permuted,
+    pooled,
+    reshaped,
 )  # fmt: skip
+from zograd.nn._opaque import Operation, opaque
 from zograd.nn._pointwise import ADDITIVE, pointwise
 from zograd.nn._products import PRODUCTS
 from zograd.nn._reductions import SEPARABLE, SYMMETRIC, reduced, separable
-from zograd.nn._opaque import Operation, opaque
 from zograd.nn._unknown import MOST_ELEMENTS, unknown
 
 Rule = Callable[[Call, tuple[Sensitivity, ...], Iterable[int]], dict[int, Tensor]]

@@ -106,7 +106,7 @@ def _opaque_queries(node: Node, values: Sequence[Tensor]) -> int:
     x = values[node.refs[0]]
     parameters = 2 * sum(values[ref].numel() for ref in node.refs[1:])
     each = math.prod(x.shape[1:])
-    asked = {
+    asked: dict[str | None, int] = {
         "elementwise": 2,
         "local": 2 * (x.shape[1] if x.ndim > 1 else 1) * (2 * owner.reach + 1) ** 2,
         "linear": 1 + -(-each // max(1, min(1024, x.shape[0]))),

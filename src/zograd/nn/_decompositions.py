@@ -40,7 +40,14 @@ def layer_norm(
 
 
 def group_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, samples: int, channels: int, _: int, groups: int, epsilon: float
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    samples: int,
+    channels: int,
+    _: int,
+    groups: int,
+    epsilon: float,
 ) -> tuple[Tensor, None, None]:
     """Normalised over each group of channels."""
     grouped = x.reshape(samples, groups, -1)
@@ -50,7 +57,9 @@ def group_norm(
     return _affine((centred * scale).reshape(x.shape), None, weight, bias, shape), None, None
 
 
-def _affine(centred: Tensor, scale: Tensor | None, weight: Tensor | None, bias: Tensor | None, shape: list[int]) -> Tensor:
+def _affine(
+    centred: Tensor, scale: Tensor | None, weight: Tensor | None, bias: Tensor | None, shape: list[int]
+) -> Tensor:
     factor = scale
     if weight is not None:
         factor = weight.reshape(shape) if factor is None else factor * weight.reshape(shape)

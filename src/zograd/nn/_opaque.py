@@ -105,7 +105,7 @@ class Opaque(nn.Module):
         """The function."""
         listener = recorder()
         parameters = tuple(self.function.parameters()) if isinstance(self.function, nn.Module) else ()
-        if listener is None or not any([listener.depends(tensor) for tensor in (x, *parameters)]):
+        if listener is None or not any(listener.depends(tensor) for tensor in (x, *parameters)):
             return self._operation(x)
         with listener.paused():
             y = self._operation(x)

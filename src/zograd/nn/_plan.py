@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import torch
@@ -44,8 +44,8 @@ class Part:
 class Plan:
     """How the gradient of a network's loss will be found for one batch, and what that costs.
 
-    Made by `zograd.nn.plan`, for this batch and these values of the parameters. Printed, it is a table. One forward pass was made to record what the network does, and
-    another to time its operations; nothing has been estimated yet.
+    Made by `zograd.nn.plan`, for this batch and these values of the parameters. Printed, it is a table. One forward
+    pass was made to record what the network does, and two to time it; nothing has been estimated yet.
 
     Attributes:
         parts: The modules with parameters, in the order of the parameters.
@@ -252,8 +252,7 @@ class Plan:
 
     def __str__(self) -> str:
         rows = [("part", "coordinates", "method", "queries", "GFLOP", "MB", "seconds")]
-        for part in self.parts:
-            rows.append((part.name, f"{part.coordinates:,}", part.method, *_cells(part.prices[part.method])))
+        rows += [(p.name, f"{p.coordinates:,}", p.method, *_cells(p.prices[p.method])) for p in self.parts]
         rows.append(("",) * 7)
         for way, price in self.totals.items():
             taken = f"{sum(part.coordinates for part in self.parts):,}"

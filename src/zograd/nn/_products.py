@@ -1,7 +1,7 @@
 """Sensitivities through products: what one factor's element contributes is the other factor, so each is a contraction.
 
-A matrix product is linear in either factor, and its response to a unit perturbation of one is the other, which is known:
-no query is needed. What remains is to contract the responses with the sensitivity of the output.
+A matrix product is linear in either factor, and its response to a unit perturbation of one is the other, which is
+known: no query is needed. What remains is to contract the responses with the sensitivity of the output.
 """
 
 from collections.abc import Callable, Iterable

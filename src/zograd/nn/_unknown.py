@@ -1,4 +1,4 @@
-"""Sensitivities through an operation of which nothing is known but its values: finite differences, element by element."""
+"""Sensitivities through an operation of which only values are known: finite differences, element by element."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from zograd._errors import GradientError
 from zograd.nn._call import Call, Sensitivity
 
 MOST_ELEMENTS = 8192
-"""Elements of one sample (of the whole argument where samples depend on each other) that are worth probing one by one."""
+"""Elements of one sample that are worth probing one by one; of all samples where they depend on each other."""
 
 
 def unknown(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) -> dict[int, Tensor]:

@@ -1,4 +1,4 @@
-"""How a difference passes through one node: by itself where the node is linear, else as f(base + difference) - f(base)."""
+"""How a difference d passes through one node f: by itself where the node is linear, else as f(base + d) - f(base)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -135,10 +135,9 @@ def _nonlinear(
     narrow = any(values[ref].dtype.itemsize < 4 and values[ref].is_floating_point() for ref in node.refs)
     outputs = node.run(moved)
     if narrow and any(place is not None and place not in wide for place in node.outputs):
-        for place, output in zip(node.outputs, node.run(base), strict=False):
-            if place is not None:
-                wide[place] = output
-    found = []
+        pairs = zip(node.outputs, node.run(base), strict=False)
+        wide.update({place: value for place, value in pairs if place is not None})
+    found: list[Tensor | None] = []
     for place, output in zip(node.outputs, outputs, strict=False):
         if place is None or not isinstance(output, Tensor):
             found.append(None)

@@ -82,8 +82,8 @@ def _batch_norm(args: Any, kwargs: Any, found: Any) -> tuple[Any, tuple[Any, ...
 
 def _dropout(args: Any, kwargs: Any, found: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any], Any]:
     """A product with the mask that was drawn."""
-    x, p, *_ = (*args, *kwargs.values())
+    x, p = [*args, *kwargs.values()][:2]
     return aten.mul.Tensor, (x, found[1].to(found[0].dtype) / max(1 - p, 1e-300)), {}, found[0]
 
 
-SPECIAL: dict[str, Special] = {name: _batch_norm for name in BATCH_NORMS} | {"aten::native_dropout": _dropout}
+SPECIAL: dict[str, Special] = dict.fromkeys(BATCH_NORMS, _batch_norm) | {"aten::native_dropout": _dropout}

@@ -85,7 +85,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tape = Tape()
         self._known: dict[int, int] = {}
         self._alive: list[Tensor] = []  # an identity is one only as long as its tensor lives
@@ -131,9 +131,9 @@ class Recorder(TorchDispatchMode):
         if self.is_paused:
             return func(*args, **kwargs)
         given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        dependent = any([self.depends(tensor) for tensor in given])
+        depend = [self.depends(tensor) for tensor in given]  # all of them: each may be stale
         changed = [] if func._schema.name in BATCH_NORMS else written(func, args, kwargs)
-        if not dependent or func._schema.name in LIKE or (is_refill(func) and not self.depends(args[0])):
+        if not any(depend) or func._schema.name in LIKE or (is_refill(func) and not self.depends(args[0])):
             with self._change(changed, recorded=False):
                 return func(*args, **kwargs)
         self._traceable(func, changed)

@@ -51,9 +51,8 @@ class Replay:
 
     @staticmethod
     def _take(now: dict[int, Tensor], node: Node, outputs: tuple[Any, ...], finished: list[int]) -> None:
-        for place, output in zip(node.outputs, outputs, strict=False):
-            if place is not None and isinstance(output, Tensor):
-                now[place] = output
+        pairs = zip(node.outputs, outputs, strict=False)
+        now.update({place: value for place, value in pairs if place is not None and isinstance(value, Tensor)})
         for place in finished:
             now.pop(place, None)
 
