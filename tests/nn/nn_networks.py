@@ -1,5 +1,6 @@
 """Networks of every shape that gradients are checked on, small, in 64 bits."""
 
+import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -131,7 +132,7 @@ ALL = [*SMALL, "cnn3", "cnn4", "cnn5", "resnet train", "resnet eval"]
 def by_autograd(case: Case) -> torch.Tensor:
     """The gradient by autograd, flat, with everything left as it was."""
     random = torch.get_rng_state()
-    state = {name: value.clone() for name, value in case.model.state_dict().items()}
+    state = copy.deepcopy(case.model.state_dict())
     found = torch.autograd.grad(case.loss_fn(case.model(case.inputs)), list(case.model.parameters()))
     case.model.load_state_dict(state)
     torch.set_rng_state(random)

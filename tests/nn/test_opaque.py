@@ -118,6 +118,25 @@ def test_reuse_through_it() -> None:
     assert distance(flat_grad(model), expected) < 1e-8
 
 
+def test_a_differentiable_layer_asks_its_own_estimator() -> None:
+    layer = zo.differentiable(lambda p: [float(p[0]) ** 2, float(p[0]) * float(p[1])])
+    model = nn.Sequential(nn.Linear(3, 2).double(), layer, nn.Linear(2, 1).double())
+    x = torch.randn(4, 3, dtype=torch.float64)
+    expected = by_autograd(Case(model, x, lambda y: y.square().mean()))
+    layer.evaluations = 0
+    plan = zo.nn.plan(model, lambda y: y.square().mean(), x)
+    assert [part.method for part in plan.parts] == ["contraction"] * 2
+    plan.backward()
+    assert distance(flat_grad(model), expected) < 1e-7
+    model.zero_grad()
+    layer.evaluations = 0
+    zo.nn.backward(model, lambda y: y.square().mean(), x)
+    assert layer.evaluations == 4 + 4 * 4  # the batch forward; two coordinates and two sides of each row
+    model.zero_grad()
+    zo.nn.backward(model, lambda y: y.square().mean(), x, method="reuse")
+    assert distance(flat_grad(model), expected) < 1e-7
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments() -> None:
     for wrong, match in (

@@ -93,6 +93,9 @@ def through(call: Call, given: tuple[Sensitivity, ...], asked: list[int]) -> dic
     """The sensitivities of a node's arguments from those of its outputs."""
     if isinstance(call.node.op, Operation):
         return opaque(call, given, asked)
+    pull = getattr(call.node.op, "pull", None)
+    if pull is not None:  # it knows by itself
+        return {at: pull(call.inputs[at], given[0]) for at in asked}
     if call.inquiry.autograd:
         return pulled_back(call, given, asked)
     rule = rule_of(call.node)
@@ -107,7 +110,7 @@ def obstacle(node: Node, values: Sequence[Tensor]) -> str:
     """Why nothing can be told through a node, or nothing."""
     if any(values[ref].is_complex() for ref in node.refs):
         return f"{node.name} takes complex numbers"
-    if isinstance(node.op, Operation) or rule_of(node) is not None or decomposition(node.name, node.op) is not None:
+    if isinstance(node.op, Operation) or hasattr(node.op, "pull") or rule_of(node) is not None or decomposition(node.name, node.op) is not None:
         return ""
     largest = max((values[ref].numel() for ref in node.refs if values[ref].is_floating_point()), default=0)
     return f"{node.name} has no rule and {largest} elements to probe" if largest > MOST_ELEMENTS else ""
