@@ -110,7 +110,12 @@ def obstacle(node: Node, values: Sequence[Tensor]) -> str:
     """Why nothing can be told through a node, or nothing."""
     if any(values[ref].is_complex() for ref in node.refs):
         return f"{node.name} takes complex numbers"
-    if isinstance(node.op, Operation) or hasattr(node.op, "pull") or rule_of(node) is not None or decomposition(node.name, node.op) is not None:
+    if (
+        isinstance(node.op, Operation)
+        or hasattr(node.op, "pull")
+        or rule_of(node) is not None
+        or decomposition(node.name, node.op) is not None
+    ):
         return ""
     largest = max((values[ref].numel() for ref in node.refs if values[ref].is_floating_point()), default=0)
     return f"{node.name} has no rule and {largest} elements to probe" if largest > MOST_ELEMENTS else ""

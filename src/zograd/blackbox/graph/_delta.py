@@ -24,7 +24,7 @@ AFFINE = {"addmm": (1, 2), "baddbmm": (1, 2), "convolution": (0, 1)}
 
 
 def difference(
-    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Tensor], wide: dict[int, Tensor]
+    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any], wide: dict[int, Tensor]
 ) -> tuple[Any, ...]:
     """The differences of a node's outputs, from those of its arguments.
 
@@ -43,7 +43,7 @@ def difference(
     return _nonlinear(node, values, offsets, wide)
 
 
-def _scales(node: Node, offsets: Mapping[int, Tensor]) -> bool:
+def _scales(node: Node, offsets: Mapping[int, Any]) -> bool:
     """Whether it multiplies its first argument by what does not move."""
     if node.name not in ("mul", "div") or not isinstance(node.args[0], Ref) or node.args[0].value not in offsets:
         return False
@@ -51,7 +51,7 @@ def _scales(node: Node, offsets: Mapping[int, Tensor]) -> bool:
     return not (isinstance(other, Ref) and other.value in offsets) and not (len(node.args) > 2 or node.kwargs)
 
 
-def _linear(node: Node, values: Sequence[Tensor], offsets: Mapping[int, Tensor]) -> tuple[Any, ...]:
+def _linear(node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any]) -> tuple[Any, ...]:
     """The node on the differences alone; constants count as zero."""
     args, kwargs = pytree.tree_map(
         lambda leaf: _only(leaf, values, offsets) if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
@@ -68,15 +68,16 @@ def _linear(node: Node, values: Sequence[Tensor], offsets: Mapping[int, Tensor])
     return (found,) if node.single else tuple(found)
 
 
-def _only(ref: Ref, values: Sequence[Tensor], offsets: Mapping[int, Tensor]) -> Tensor:
+def _only(ref: Ref, values: Sequence[Tensor], offsets: Mapping[int, Any]) -> Tensor:
     if ref.value in offsets:
-        return offsets[ref.value]
+        found: Tensor = offsets[ref.value]
+        return found
     value = values[ref.value]
     return torch.zeros_like(value) if value.is_floating_point() else value
 
 
 def _product(
-    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Tensor], factors: tuple[int, int]
+    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any], factors: tuple[int, int]
 ) -> tuple[Any, ...]:
     """Da b + a Db + Da Db, and the difference of what is added."""
     first, second = (node.args[place].value for place in factors)
@@ -117,7 +118,7 @@ def _broadcast(node: Node, change: Tensor, values: Sequence[Tensor]) -> Tensor:
 
 
 def _nonlinear(
-    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Tensor], wide: dict[int, Tensor]
+    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any], wide: dict[int, Tensor]
 ) -> tuple[Any, ...]:
     """f(base + difference) - f(base), in 32 bits where there are fewer."""
 
@@ -129,7 +130,8 @@ def _nonlinear(
             return base(place)
         value = values[place]
         if not value.is_floating_point():
-            return offsets[place]
+            found: Tensor = offsets[place]
+            return found
         return _widened(value) + _widened(offsets[place])
 
     narrow = any(values[ref].dtype.itemsize < 4 and values[ref].is_floating_point() for ref in node.refs)
@@ -146,7 +148,7 @@ def _nonlinear(
             found.append(output)
             continue
         center = wide[place] if narrow else values[place]
-        found.append((output - center).to(values[place].dtype))
+        found.append(output.sub_(center).to(values[place].dtype))
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from zograd.blackbox.graph._operations import BATCH_NORMS, ESCAPES, LIKE, SPECIAL, functional, is_refill, written
+from zograd.blackbox.graph._operations import BATCH_NORMS, EQUAL, ESCAPES, LIKE, SPECIAL, functional, is_refill, written
 from zograd.blackbox.graph._tape import Node, Ref, Tape
 
 
@@ -147,7 +147,7 @@ class Recorder(TorchDispatchMode):
             op, places, names, result = special(args, kwargs, found)
             self._add(op, *self._referenced(places, names), result)
         else:
-            self._add(functional(func) if changed else func, *referenced, found)
+            self._add(functional(func) if changed else EQUAL.get(func, func), *referenced, found)
         return found
 
     def _traceable(self, func: Any, changed: list[Tensor]) -> None:
