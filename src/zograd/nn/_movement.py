@@ -24,7 +24,8 @@ MOVED = {
     "as_strided", "diagonal", "tril", "triu", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_unsafe_index", "take", "slice_scatter",
     "select_scatter", "index_put", "copy", "movedim", "swapaxes", "_unsafe_masked_index", "rot90", "narrow",
-    "masked_scatter", "diagonal_scatter", "index_copy", "broadcast_to", "unflatten", "masked_select", "scatter",
+    "masked_scatter", "overlay", "diagonal_scatter", "index_copy", "broadcast_to", "unflatten", "masked_select",
+    "scatter",
 }  # fmt: skip
 """Each output is one input element or a constant."""
 
