@@ -1,6 +1,7 @@
 """A gradient's price before it is paid, and the way that it is going to be found."""
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -100,6 +101,8 @@ class Plan:
 
     def way(self, which: int) -> str:
         """How the gradient of one parameter is found."""
+        if self.tape is None and self.method in ("contraction", "reuse"):
+            raise GradientError(f"no record of the forward pass can be made: {self.reason}. Take method='auto'.")
         if self.tape is None:
             return "plain"
         if self.method == "reuse":
@@ -122,6 +125,8 @@ class Plan:
 
     def backward(self) -> Tensor:
         """Find the gradient, add it to ``.grad``, and return the loss, shape ().
+
+        Warns when coordinates have to be found one by one though it was not asked for.
 
         Raises:
             EvaluationError: When the loss is not finite.
@@ -162,9 +167,10 @@ class Plan:
             pieces = self.box.pieces(gradient)
             for which, found in self._contracted(contracted).items():
                 pieces[which].copy_(found)
-        except GradientError:
+        except GradientError as error:
             if self.method != "auto":
                 raise
+            self.reason = str(error).rstrip(".")
             ways = ["reuse"] * len(ways)
             gradient.zero_()
         if self.active is not None:
@@ -173,6 +179,14 @@ class Plan:
             gradient = kept
         rest = self._coordinates([which for which, way in enumerate(ways) if way != "contraction"])
         if len(rest):
+            if self.method == "auto":
+                way = "a forward pass" if self.tape is None else "a part of a forward pass"
+                warnings.warn(
+                    f"{len(rest):,} coordinates are found one by one, with {way} for each of {2 * len(rest):,} probes: "
+                    f"{self.reason}. Wrap the part that stands in the way in zo.nn.Opaque, or pass method='reuse' or "
+                    f"'plain' if that is what you want.",
+                    stacklevel=4,
+                )
             step = self.inquiry.step
             estimator = CoordinateGradient(step=step, active=rest)
             reuse = "reuse" in ways
