@@ -28,7 +28,6 @@ from zograd.blackbox import ModuleLoss, TracedLoss
 KEY = ["method", "mode", "batch", "threads", "repeat"]
 FIELDS = [*KEY, "gradient", "seconds", "wall", "queries", "error", "gflop", "rate", "version", "machine"]
 DENSE = 269_722
-SPARSE = 0.1
 METHODS = (
     "forward pass",
     "autograd",

@@ -24,7 +24,7 @@ from zograd.nn._movement import (
     reshaped,
 )  # fmt: skip
 from zograd.nn._opaque import Operation, opaque
-from zograd.nn._pointwise import ADDITIVE, pointwise
+from zograd.nn._pointwise import ADDITIVE, CHOOSING, pointwise
 from zograd.nn._products import PRODUCTS
 from zograd.nn._reductions import SEPARABLE, SYMMETRIC, reduced, separable
 from zograd.nn._unknown import MOST_ELEMENTS, unknown
@@ -38,7 +38,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(PERMUTED, permuted),
     **dict.fromkeys(SYMMETRIC, reduced),
     **dict.fromkeys(SEPARABLE, separable),
-    **dict.fromkeys(ADDITIVE - RESHAPED, pointwise),
+    **dict.fromkeys((ADDITIVE | CHOOSING) - RESHAPED, pointwise),
     "expand": expanded,
     "embedding": embedded,
     "max_pool2d_with_indices": pooled,

@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from zograd.blackbox.graph._tape import Node, Ref
+from zograd.blackbox.graph._tape import Node, Ref, fill
 
 ADDITIVE = {
     "add", "sub", "rsub", "neg", "where", "masked_fill", "cat", "stack", "view", "_unsafe_view", "reshape", "unsqueeze",
@@ -54,9 +53,7 @@ def _scales(node: Node, offsets: Mapping[int, Any]) -> bool:
 
 def _linear(node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any]) -> tuple[Any, ...]:
     """The node on the differences alone; constants count as zero."""
-    args, kwargs = pytree.tree_map(
-        lambda leaf: _only(leaf, values, offsets) if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
-    )
+    args, kwargs = fill((node.args, node.kwargs), lambda place: _only(place, values, offsets))
     if node.name in ("mul", "div") and isinstance(node.args[1], Ref):
         args = (args[0], values[node.args[1].value])
     if node.name == "masked_fill":
@@ -69,11 +66,11 @@ def _linear(node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any]) ->
     return (found,) if node.single else tuple(found)
 
 
-def _only(ref: Ref, values: Sequence[Tensor], offsets: Mapping[int, Any]) -> Tensor:
-    if ref.value in offsets:
-        found: Tensor = offsets[ref.value]
+def _only(place: int, values: Sequence[Tensor], offsets: Mapping[int, Any]) -> Tensor:
+    if place in offsets:
+        found: Tensor = offsets[place]
         return found
-    value = values[ref.value]
+    value = values[place]
     return torch.zeros_like(value) if value.is_floating_point() else value
 
 
