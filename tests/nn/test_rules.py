@@ -9,6 +9,7 @@ from nn_networks import Case, by_autograd, distance, flat_grad
 from torch import nn
 
 import zograd as zo
+from zograd.nn import _contraction, _movement
 
 LAYERS = [
     nn.BatchNorm2d(6), nn.BatchNorm2d(6, affine=False), nn.BatchNorm2d(6).eval(), nn.GroupNorm(3, 6),
@@ -89,6 +90,11 @@ LOSSES = {
     "solved": lambda y: torch.linalg.solve(y[:3] + 4 * torch.eye(3).double(), TARGET[:3]).square().mean(),
     "indices": lambda y: y[[0, 0, 1]].square().sum() + y[y > 0].square().sum() + y[:, ::2].tril().square().sum(),
     "scattered": lambda y: torch.zeros(12, 3).double().scatter(1, WHERE[:, None], y[:, :1].exp()).square().sum(),
+    "reduced by scattering": lambda y: y.exp().scatter_reduce(1, WHERE[:, None], y[:, :1], "sum").prod(1).sum(),
+    "added at places": lambda y: torch.zeros(3, 3).double().index_add(0, WHERE, y, alpha=2.0).square().sum(),
+    "added by scattering": lambda y: (y.exp().scatter_add(1, WHERE[:, None], y[:, :1])).square().sum(),
+    "put": lambda y: y.index_put((WHERE,), y * 2, accumulate=True).square().sum()
+    + y.index_put((WHERE[:3],), y[:3, :1]).prod(1).sum(),
     "split": lambda y: sum(part.sum().square() for part in y.split([5, 7])) + y.unbind(1)[1].prod(),
     "summed": lambda y: y.sum((0, 1)).square() + y.mean(-1).square().sum() + y.cumsum(0).square().mean() + y.sum(0)[1],
     "products": lambda y: torch.einsum("ij,kj,kl->il", y, TARGET, y).square().mean()
@@ -107,6 +113,11 @@ def test_losses(name: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     check(Case(model, torch.randn(12, 4).double(), LOSSES[name]))
+
+
+def test_a_rule_for_moving_notices_what_does_more(monkeypatch) -> None:
+    monkeypatch.setitem(_contraction.RULES, "cumsum", _movement.moved)
+    test_losses("summed")
 
 
 def check(case: Case) -> None:

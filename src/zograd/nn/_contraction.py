@@ -14,6 +14,7 @@ from zograd.nn._movement import (
     MOVED,
     PERMUTED,
     RESHAPED,
+    accumulated,
     chosen,
     embedded,
     expanded,
@@ -29,7 +30,7 @@ from zograd.nn._products import PRODUCTS
 from zograd.nn._reductions import SEPARABLE, SYMMETRIC, reduced, separable
 from zograd.nn._unknown import MOST_ELEMENTS, unknown
 
-Rule = Callable[[Call, tuple[Sensitivity, ...], Iterable[int]], dict[int, Tensor]]
+Rule = Callable[[Call, tuple[Sensitivity, ...], Iterable[int]], dict[int, Tensor] | None]
 
 RULES: dict[str, Rule] = {
     **PRODUCTS,
@@ -39,6 +40,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(SYMMETRIC, reduced),
     **dict.fromkeys(SEPARABLE, separable),
     **dict.fromkeys((ADDITIVE | CHOOSING) - RESHAPED, pointwise),
+    **dict.fromkeys(("index_add", "scatter_add", "index_put"), accumulated),
     "expand": expanded,
     "embedding": embedded,
     "max_pool2d_with_indices": pooled,
@@ -99,8 +101,9 @@ def through(call: Call, given: tuple[Sensitivity, ...], asked: list[int]) -> dic
     if call.inquiry.autograd:
         return pulled_back(call, given, asked)
     rule = rule_of(call.node)
-    if rule is not None:
-        return rule(call, given, asked)
+    told = None if rule is None else rule(call, given, asked)
+    if told is not None:
+        return told
     made = decomposition(call.node.name, call.node.op)
     found = None if made is None else _inside(call, made, given, asked)
     return unknown(call, given, asked) if found is None else found

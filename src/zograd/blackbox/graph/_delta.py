@@ -14,7 +14,7 @@ ADDITIVE = {
     "index", "index_select", "gather", "constant_pad_nd", "reflection_pad2d", "split", "split_with_sizes",
     "unsafe_split", "unbind", "flip", "roll", "repeat", "sum", "mean", "avg_pool2d", "_adaptive_avg_pool2d",
     "upsample_nearest2d", "upsample_bilinear2d", "cumsum", "pixel_shuffle", "tril", "triu", "im2col", "embedding",
-    "overlay",
+    "overlay", "index_add", "scatter_add", "index_put",
 }  # fmt: skip
 """Linear in all tensors together (a filled-in constant has no difference)."""
 
