@@ -237,7 +237,7 @@ class Plan:
         for way in ("plain", "reuse", "contraction"):
             if all(way in part.prices for part in self.parts):
                 self.totals[way] = sum((part.prices[way] for part in self.parts), Price())
-        self.totals["this plan"] = sum((part.prices[part.method] for part in self.parts), Price()) + forward.times(2)
+        self.totals["this plan"] = sum((part.prices[part.method] for part in self.parts), Price()) + forward
         return self
 
     @staticmethod
