@@ -85,6 +85,20 @@ def test_gradients_are_added_and_only_active_ones() -> None:
         torch.testing.assert_close(flat_grad(model), mask * expected, rtol=1e-6, atol=1e-7)
 
 
+def test_the_sweep_stops_at_the_first_active_parameter() -> None:
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4)), nn.Tanh()).double()
+    x = torch.randn(4, 3).double()
+    queries = []
+    for active in (None, torch.tensor([47, 40])):
+        plan = zo.nn.plan(model, torch.sum, x, active=active)
+        plan.backward()
+        queries.append(sum(plan.inquiry.queries.values()) + plan.inquiry.work)
+        model.zero_grad()
+    assert queries[1] < queries[0]
+    zo.nn.backward(model, torch.sum, x, active=torch.tensor([], dtype=torch.long))
+    assert not flat_grad(model).any()
+
+
 def test_frozen_and_chosen_parameters() -> None:
     case = make("mlp")
     expected = by_autograd(case)

@@ -160,7 +160,8 @@ class Plan:
 
     def _gradient(self, loss: Tensor) -> tuple[Vector, int]:
         """The gradient in the flat vector, and the rows of the probes."""
-        ways = [self.way(which) for which in range(len(self.box.parameters))]
+        asked = self._asked()
+        ways = [self.way(which) if which in asked else "none" for which in range(len(self.box.parameters))]
         gradient = torch.zeros_like(self.box.center)
         try:
             contracted = [which for which, way in enumerate(ways) if way == "contraction"]
@@ -171,13 +172,13 @@ class Plan:
             if self.method != "auto":
                 raise
             self.reason = str(error).rstrip(".")
-            ways = ["reuse"] * len(ways)
+            ways = ["reuse" if which in asked else "none" for which in range(len(ways))]
             gradient.zero_()
         if self.active is not None:
             kept = torch.zeros_like(gradient)
             kept[self.active] = gradient[self.active]
             gradient = kept
-        rest = self._coordinates([which for which, way in enumerate(ways) if way != "contraction"])
+        rest = self._coordinates([which for which, way in enumerate(ways) if way in ("reuse", "plain")])
         if len(rest):
             if self.method == "auto":
                 way = "a forward pass" if self.tape is None else "a part of a forward pass"
@@ -192,6 +193,13 @@ class Plan:
             reuse = "reuse" in ways
             gradient += estimated(self.box, estimator, FailurePolicy(), torch.Generator(), loss, reuse)
         return gradient, 2 * len(rest)
+
+    def _asked(self) -> set[int]:
+        """The parameters with a coordinate that is asked for: the sweep stops at the first of them."""
+        if self.active is None:
+            return set(range(len(self.box.parameters)))
+        ends = torch.tensor([p.numel() for p in self.box.parameters]).cumsum(0)
+        return set(torch.bucketize(self.active.cpu(), ends, right=True).tolist())
 
     def _contracted(self, which: list[int]) -> dict[int, Tensor]:
         tape = self.tape
