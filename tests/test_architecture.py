@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-BESIDE = {("_checks", "_errors"), ("strategies", "optim"), ("_bounds", "_leaves")}
+BESIDE = {("_checks", "_errors"), ("strategies", "optim"), ("_bounds", "_leaves"), ("nn", "_backward")}
 FACE = "zograd"  # `import zograd`: the public names only
 
 PUBLIC = [
@@ -75,6 +75,7 @@ PUBLIC = [
     "differentiable",
     "minimize",
     "minimize_least_squares",
+    "nn",
     "optim",
     "pointwise",
     "read_run",

@@ -1,6 +1,6 @@
 """zograd: gradients for programs that have none."""
 
-from zograd import optim
+from zograd import nn, optim
 from zograd._backward import backward
 from zograd._differentiable import differentiable
 from zograd._errors import (
@@ -77,6 +77,7 @@ __all__ = [
     "differentiable",
     "minimize",
     "minimize_least_squares",
+    "nn",
     "optim",
     "pointwise",
     "read_run",
