@@ -305,3 +305,21 @@ def test_training_with_it() -> None:
         losses.append(zo.nn.backward(case.model, case.loss_fn, case.inputs).item())
         optimizer.step()
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_write_of_what_was_there_already_is_a_write() -> None:
+    class Page(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            page = torch.ones(3, dtype=torch.float64)  # the very numbers that are written below
+            before = page * self.weight
+            page[:].copy_(self.weight)
+            return x * (before + page * self.weight)
+
+    model = Page()
+    zo.nn.backward(model, torch.sum, torch.ones(3, dtype=torch.float64), method="contraction")
+    assert model.weight.grad is not None
+    assert torch.allclose(model.weight.grad, torch.full((3,), 3.0, dtype=torch.float64))

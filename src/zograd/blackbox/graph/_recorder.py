@@ -211,10 +211,12 @@ class Recorder(TorchDispatchMode):
                 self.tape.values[place] = tensor.detach().clone(memory_format=torch.preserve_format)
         yield
         target = {id(tensor) for tensor in changed}
+        regions = [(_storage(tensor), Geometry.of(tensor)) for tensor in changed]
         for place, tensor in here:
             if self._known.get(id(tensor)) != place:
                 continue
-            if id(tensor) in target or not _same(tensor, self.tape.values[place]):
+            # Equal values say nothing: what is written may be what was there by chance, and depend on a parameter now.
+            if id(tensor) in target or not _same(tensor, self.tape.values[place]) or _is_in(tensor, regions):
                 del self._known[id(tensor)]
         for storage in touched:
             if not recorded:  # constants all of them: the next use keeps the new value
@@ -224,6 +226,12 @@ class Recorder(TorchDispatchMode):
 def _storage(tensor: Tensor) -> int:
     """What tells one piece of memory from another; empty tensors are all different."""
     return tensor.untyped_storage().data_ptr() or -id(tensor)
+
+
+def _is_in(tensor: Tensor, regions: Sequence[tuple[int, Geometry]]) -> bool:
+    """Whether a tensor sees memory that one of the regions covers."""
+    geometries = [geometry for storage, geometry in regions if storage == _storage(tensor)]
+    return any(overlay is not None for overlay in overlays(Geometry.of(tensor), geometries))
 
 
 def _same(tensor: Tensor, kept: Tensor) -> bool:
