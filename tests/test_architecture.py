@@ -67,6 +67,7 @@ PUBLIC = [
     "batched",
     "differentiable",
     "minimize",
+    "nn",
     "optim",
     "pointwise",
     "read_run",

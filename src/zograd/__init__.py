@@ -1,6 +1,6 @@
 """zograd: gradients for programs that have none."""
 
-from zograd import optim
+from zograd import nn, optim
 from zograd._backward import backward
 from zograd._differentiable import differentiable
 from zograd._errors import (
@@ -64,6 +64,7 @@ __all__ = [
     "batched",
     "differentiable",
     "minimize",
+    "nn",
     "optim",
     "pointwise",
     "read_run",
