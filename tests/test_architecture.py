@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-BESIDE = {("_checks", "_errors"), ("strategies", "optim"), ("_bounds", "_leaves")}
+BESIDE = {("_checks", "_errors"), ("strategies", "optim"), ("_bounds", "_leaves"), ("nn", "_backward")}
 FACE = "zograd"  # `import zograd`: the public names only
 
 PUBLIC = [

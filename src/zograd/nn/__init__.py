@@ -1,5 +1,8 @@
-"""Training a network without backpropagation."""
+"""Networks without backpropagation: what a gradient costs, and the cheapest way to it."""
 
+from zograd.nn._backward import backward, plan
+from zograd.nn._opaque import Opaque
+from zograd.nn._plan import Plan
 from zograd.nn._seeded_descent import SeededDescent
 
-__all__ = ["SeededDescent"]
+__all__ = ["Opaque", "Plan", "SeededDescent", "backward", "plan"]

@@ -1,0 +1,7 @@
+"""A forward pass as a list of operations: recorded once, run again in part."""
+
+from zograd.blackbox.graph._recorder import Recorder, UntraceableError, record, recorder
+from zograd.blackbox.graph._replay import Replay, stacked
+from zograd.blackbox.graph._tape import Node, Ref, Tape, fill
+
+__all__ = ["Node", "Recorder", "Ref", "Replay", "Tape", "UntraceableError", "fill", "record", "recorder", "stacked"]
