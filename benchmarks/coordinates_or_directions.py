@@ -15,6 +15,7 @@ gradient of the batch, c^2 from chi-squared with q degrees of freedom and z norm
 import argparse
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -93,7 +94,7 @@ def train(task: Row) -> Row:
             inputs, labels = x[at], y[at]
             optimizer.zero_grad()
             if task["method"] == "CGE":
-                loss = zo.nn.backward(model, lambda out, labels=labels: nn.functional.cross_entropy(out, labels), inputs)
+                loss = zo.nn.backward(model, partial(nn.functional.cross_entropy, target=labels), inputs)
             else:
                 loss = nn.functional.cross_entropy(model(inputs), labels)
                 loss.backward()
@@ -107,7 +108,7 @@ def train(task: Row) -> Row:
     result = accuracy(model, *sets["test"])
     print(task["method"], task["depth"], task["seed"], result, flush=True)
     return {
-        **{key: task[key] for key in KEY}, "parameters": d, "accuracy": f"{result:.2f}", "loss": f"{float(loss):.4f}",
+        **{key: task[key] for key in KEY}, "parameters": d, "accuracy": f"{result:.2f}", "loss": f"{float(loss.detach()):.4f}",
         "epochs": EPOCHS, "images": IMAGES, "seconds": round(time.process_time() - began, 1),
         "version": package("torch"), "machine": machine(),
     }  # fmt: skip

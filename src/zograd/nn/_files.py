@@ -109,8 +109,7 @@ def read_cifar10(folder: str | Path, train: bool = True) -> Images:
         except Exception as error:  # a damaged pickle can raise anything
             hint = "Get it again: it is one of the files of cifar-10-python.tar.gz."
             require(False, "folder", "hold the original Python batches", f"{path} ({error})", hint)
-    images, labels = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
-    return images.float() / 255, labels
+    return torch.cat([images for images, _ in parts]).float() / 255, torch.cat([labels for _, labels in parts])
 
 
 def read_jpegs(path: str | Path, split: str = "train", limit: int | None = None) -> Images:
