@@ -108,7 +108,8 @@ def train(task: Row) -> Row:
     result = accuracy(model, *sets["test"])
     print(task["method"], task["depth"], task["seed"], result, flush=True)
     return {
-        **{key: task[key] for key in KEY}, "parameters": d, "accuracy": f"{result:.2f}", "loss": f"{float(loss.detach()):.4f}",
+        **{key: task[key] for key in KEY}, "parameters": d, "accuracy": f"{result:.2f}",
+        "loss": f"{float(loss.detach()):.4f}",
         "epochs": EPOCHS, "images": IMAGES, "seconds": round(time.process_time() - began, 1),
         "version": package("torch"), "machine": machine(),
     }  # fmt: skip

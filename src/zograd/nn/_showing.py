@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, final
 
 from tqdm import tqdm
 
@@ -58,7 +58,7 @@ class Showing:
                 self.writer.add_scalar(name, value, int(row["epoch"]))
             self.writer.flush()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Showing":
         return self
 
     def __exit__(

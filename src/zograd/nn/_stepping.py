@@ -1,6 +1,6 @@
 """One step of a training: the gradient by the way that was asked for, of active coordinates only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, final
 
 import torch
@@ -11,6 +11,7 @@ from zograd._checks import require
 from zograd._errors import EvaluationError
 from zograd.estimators import GradientEstimator
 from zograd.nn._backward import backward
+from zograd.nn._batches import moved, samples
 from zograd.nn._masks import Active, Masks
 from zograd.nn._seeded_descent import SeededDescent
 
@@ -60,6 +61,7 @@ class Stepping:
 
     def step(self, group: Sequence[Batch]) -> float:
         """One step by the mean gradient of some batches; the mean of their losses before it."""
+        group = [self._here(pair) for pair in group]
         if isinstance(self.optimizer, SeededDescent):
             return self.optimizer.step(lambda: torch.stack([self._loss(batch) for batch in group]).mean())
         self.draw("step")
@@ -74,6 +76,31 @@ class Stepping:
         else:
             self._masked(self.masks, self.active)
         return sum(losses) / len(losses)
+
+    def judge(self, pairs: Iterable[Batch]) -> dict[str, float]:
+        """The mean loss and, for classes, the share of right answers, in ``eval()`` mode."""
+        total, right, size, classes = 0.0, 0, 0, False
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                for inputs, targets in map(self._here, pairs):
+                    outputs = self.outputs(inputs)
+                    n = samples(targets)
+                    total += n * float(self.loss_fn(outputs, targets))
+                    size += n
+                    if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and targets.dtype == torch.int64:
+                        classes = outputs.ndim == 2 and targets.ndim == 1
+                        right += int((outputs.argmax(1) == targets).sum()) if classes else 0
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        return {"loss": total / max(size, 1)} | ({"accuracy": right / max(size, 1)} if classes else {})
+
+    def _here(self, pair: Batch) -> Batch:
+        """On the model's device."""
+        device = self.parameters[0].device
+        return moved(pair[0], device), moved(pair[1], device)
 
     def outputs(self, inputs: Any) -> Any:
         """The model's: a tuple is unpacked to positional arguments, a dict to keyword arguments."""

@@ -196,23 +196,7 @@ class Trainer:
             batch: Samples in a batch, where tensors are given.
         """
         data_.check_data("data", data)
-        total, right, size, classes = 0.0, 0, 0, False
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                for inputs, targets in self._moved(data_.batches(data, batch, None)):
-                    outputs = self._stepping.outputs(inputs)
-                    n = data_.samples(targets)
-                    total += n * float(self._stepping.loss_fn(outputs, targets))
-                    size += n
-                    if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and targets.dtype == torch.int64:
-                        classes = outputs.ndim == 2 and targets.ndim == 1
-                        right += int((outputs.argmax(1) == targets).sum()) if classes else 0
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-        return {"loss": total / max(size, 1)} | ({"accuracy": right / max(size, 1)} if classes else {})
+        return self._stepping.judge(data_.batches(data, batch, None))
 
     def load_best(self) -> None:
         """Give the model the parameters and buffers of the best epoch.
@@ -247,7 +231,7 @@ class Trainer:
             pair = next(going, None)
             last = pair is None
             if pair is not None:
-                group.extend(self._moved(iter([pair])))
+                group.append(pair)
             if not group or (len(group) < self.accumulate and not last):
                 continue
             loss = self._stepping.step(group)
@@ -290,11 +274,6 @@ class Trainer:
                 checkpoint.write(self.folder / BEST, self._best)
         self._running, self._batch, self._start = [0.0, 0.0, 0.0], 0, None
 
-    def _moved(self, pairs: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-        device = next(self.model.parameters()).device
-        for inputs, targets in pairs:
-            yield data_.moved(inputs, device), data_.moved(targets, device)
-
     def _save(self) -> None:
         """Write everything that the next step depends on."""
         if self.folder is None:
@@ -335,6 +314,8 @@ class Trainer:
         stepping.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+            # The steps before this one were taken in another process; torch would warn that there were none.
+            stepping.optimizer._opt_called = True  # type: ignore[attr-defined]
         if stepping.masks is not None:
             stepping.masks.load_state_dict(state["masks"])
         stepping.active = None if state["active"] is None else Active(*state["active"])
