@@ -28,7 +28,6 @@ from zograd.blackbox import ModuleLoss, TracedLoss
 KEY = ["method", "mode", "batch", "threads", "repeat"]
 FIELDS = [*KEY, "gradient", "seconds", "wall", "queries", "error", "gflop", "rate", "version", "machine"]
 DENSE = 269_722
-SPARSE = 0.1
 METHODS = (
     "forward pass",
     "autograd",
@@ -236,7 +235,7 @@ def page(results: Results) -> str:
             cells.append([method + star, f"{seconds:,.3g}", f"{seconds / unit:,.3g}", faster, error])
         lines += [f"### BatchNorm in {'training' if mode == 'train' else 'evaluation'} mode, batch of 64", ""]
         header = ["method", "seconds", "forward passes", "times as fast as the reference", "relative error"]
-        lines += [table(header, cells), ""]
+        lines += [table(header, cells)]
     contraction = next((row for row in results.rows if row["gflop"]), None)
     if contraction is not None:
         rate = float(contraction["rate"])

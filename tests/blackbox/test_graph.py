@@ -65,12 +65,54 @@ def turned(p: torch.Tensor) -> torch.Tensor:
     return (x @ x.T).sum()
 
 
+def slices(p: torch.Tensor) -> torch.Tensor:
+    x = torch.zeros(2, 4, dtype=torch.float64)
+    row = x[1]
+    x[:, 1:] = p.square()
+    x[0, ::2] += 1
+    x.view(-1)[1:3].sigmoid_()
+    row.mul_(p[0])
+    return (x * x.T.reshape(2, 4)).sum() + row.prod() + x[1, 1]
+
+
+def written_twice(p: torch.Tensor) -> torch.Tensor:
+    x = p * 2
+    y = x.view(3)
+    y.sigmoid_()
+    x += 1
+    return (y * x).sum()
+
+
+def by_data(p: torch.Tensor) -> torch.Tensor:
+    return (p.data * p).sum()
+
+
+def circular(p: torch.Tensor) -> torch.Tensor:
+    return F.pad(p.square()[None], (1, 2), mode="circular").cumsum(1).sin().sum()
+
+
 def empty_parts(p: torch.Tensor) -> torch.Tensor:
     return torch.cat([p[:0], p]).sum() + p[:0].sum()
 
 
 @pytest.mark.parametrize(
-    "function", [in_place, into_a_constant, reused_constant, filled, dropout, chunks, detached, turned, empty_parts]
+    "function",
+    [
+        in_place,
+        into_a_constant,
+        reused_constant,
+        filled,
+        dropout,
+        chunks,
+        detached,
+        turned,
+        empty_parts,
+        slices,
+        written_twice,
+        by_data,
+        circular,
+        through_a_view,
+    ],
 )
 def test_a_tape_can_be_run_elsewhere(function) -> None:
     p, q = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -92,12 +134,10 @@ ESCAPES = {
     "an if": lambda p: p * (2 if p.sum() > 0 else 3),
     ".numpy()": lambda p: torch.from_numpy(p.numpy()) * 2,
     ".tolist()": lambda p: torch.tensor(p.tolist()).sum(),
-    ".data": lambda p: p.view(-1).data.expand(2, 3).sum() if False else nn.Parameter(p).data.sum(),
     "random": lambda p: torch.bernoulli(p.sigmoid()).sum(),
     "parameter in place": lambda p: p.mul_(2).sum(),
     "out": lambda p: torch.add(p, 1, out=torch.empty_like(p)).sum(),
-    "stale": lambda p: (lambda x: (x.view(-1).sigmoid_(), x.sum())[1])(p * 2),
-    "a slice": lambda p: (lambda x: (x[:1].copy_(p[:1]), x.sum())[1])(torch.zeros(3).double()),
+    "numbers of two kinds": lambda p: (lambda x: (x.view(torch.long).bitwise_not_(), x.sum())[1])(p * 2),
 }
 
 

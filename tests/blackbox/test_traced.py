@@ -51,6 +51,48 @@ def test_the_values_are_the_module_s(relative, training) -> None:
     assert "operations" in repr(box)
 
 
+class Twice(nn.Module):
+    """One convolution used twice, its BatchNorm too, pooling, a shortcut that meets it, a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 3, 3, padding=1)
+        self.shared, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.pool, self.last = nn.MaxPool2d(2), nn.Conv2d(3, 2, 2, groups=1)
+        self.up = nn.ConvTranspose2d(2, 2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(x)).relu()
+        y = self.norm(self.shared(x)).sigmoid()
+        y = self.shared(y) * 2 + y - x
+        y = self.last(F.adaptive_avg_pool2d(self.pool(F.avg_pool2d(y, 1)).mul(0.5), 3))
+        return self.up(y.clone()).flatten(1)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_following_one_channel(training, dtype, monkeypatch) -> None:
+    monkeypatch.setattr("zograd.blackbox._traced.NARROW_ELEMENTS", 0)
+    torch.manual_seed(0)
+    model = Twice().to(dtype).train(training)
+    wide = copy.deepcopy(model).double()
+    x = torch.randn(3, 2, 6, 6).to(dtype)
+
+    def loss_fn(output: torch.Tensor) -> torch.Tensor:
+        return output.double().square().mean()
+
+    expected = torch.autograd.grad(loss_fn(wide(x.double())), list(wide.parameters()))
+    expected = torch.cat([g.flatten() for g in expected])
+    box = TracedLoss(ModuleLoss(model, loss_fn, x, list(model.parameters())), relative=True)
+    estimator = zo.CoordinateGradient(step=1e-5 if dtype == torch.float64 else 1e-3)
+    probes = estimator.propose(box.center, torch.Generator())
+    found = estimator.gradient(probes, box.probe(probes)).gradient.double()
+    if dtype == torch.float64:
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    else:
+        assert float(F.cosine_similarity(found, expected, 0)) > 0.98
+
+
 def test_other_probes_and_other_centres_are_plain() -> None:
     plain, box = boxes(True)
     generator = torch.Generator().manual_seed(0)

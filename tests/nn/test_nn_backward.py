@@ -85,6 +85,20 @@ def test_gradients_are_added_and_only_active_ones() -> None:
         torch.testing.assert_close(flat_grad(model), mask * expected, rtol=1e-6, atol=1e-7)
 
 
+def test_the_sweep_stops_at_the_first_active_parameter() -> None:
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4)), nn.Tanh()).double()
+    x = torch.randn(4, 3).double()
+    queries = []
+    for active in (None, torch.tensor([47, 40])):
+        plan = zo.nn.plan(model, torch.sum, x, active=active)
+        plan.backward()
+        queries.append(sum(plan.inquiry.queries.values()) + plan.inquiry.work)
+        model.zero_grad()
+    assert queries[1] < queries[0]
+    zo.nn.backward(model, torch.sum, x, active=torch.tensor([], dtype=torch.long))
+    assert not flat_grad(model).any()
+
+
 def test_frozen_and_chosen_parameters() -> None:
     case = make("mlp")
     expected = by_autograd(case)
@@ -159,8 +173,7 @@ def test_random_graphs(steps: list[tuple[str, str, int, int]], seed: int) -> Non
     assert traced.reason == ""
 
 
-@pytest.mark.parametrize("method", ["contraction", "auto"])
-def test_a_value_that_leaves_torch(method: str) -> None:
+def test_a_value_that_leaves_torch() -> None:
     class Leaves(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -169,13 +182,19 @@ def test_a_value_that_leaves_torch(method: str) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return float(self.weight) ** 3 * x
 
-    model = Leaves()
-    plan = zo.nn.plan(model, torch.sum, torch.ones(1).double(), method=method)
+    model, x = Leaves(), torch.ones(1).double()
+    plan = zo.nn.plan(model, torch.sum, x)
     assert "leaves torch" in plan.reason
     assert "leaves torch" in str(plan)
     assert plan.parts[0].method == "plain"
-    plan.backward()
+    with pytest.warns(
+        UserWarning, match="1 coordinates are found one by one, with a forward pass for each of 2 probes"
+    ):
+        plan.backward()
     torch.testing.assert_close(model.weight.grad, torch.tensor([12.0]).double(), rtol=1e-6, atol=0)
+    for method in ("contraction", "reuse"):
+        with pytest.raises(zo.GradientError, match=r"no record of the forward pass can be made: .*leaves torch"):
+            zo.nn.backward(model, torch.sum, x, method=method)
 
 
 def test_what_stands_in_the_way_is_reused_and_the_rest_contracted() -> None:
@@ -193,7 +212,8 @@ def test_what_stands_in_the_way_is_reused_and_the_rest_contracted() -> None:
     plan = zo.nn.plan(model, case.loss_fn, case.inputs)
     assert [part.method for part in plan.parts] == ["reuse", "contraction"]
     assert "complex" in str(plan)
-    plan.backward()
+    with pytest.warns(UserWarning, match=r"20 coordinates are found one by one, with a part .* complex"):
+        plan.backward()
     assert distance(flat_grad(model), expected) < 1e-7
     with pytest.raises(zo.GradientError, match="complex numbers"):
         zo.nn.backward(model, case.loss_fn, case.inputs, method="contraction")
@@ -223,11 +243,27 @@ def test_too_large_to_probe_falls_back() -> None:
         return torch.cdist(y.T, torch.ones(1, 9000).double()).sum()
 
     expected = by_autograd(Case(model, x, loss_fn))
-    zo.nn.backward(model, loss_fn, x)
+    with pytest.warns(UserWarning, match="no rule and 9000 elements"):
+        zo.nn.backward(model, loss_fn, x)
     assert distance(flat_grad(model), expected) < 1e-6
     model.zero_grad()
     with pytest.raises(zo.GradientError, match="no rule and 9000 elements"):
         zo.nn.backward(model, loss_fn, x, method="contraction")
+
+
+def test_what_turns_out_to_be_too_large_falls_back(monkeypatch) -> None:
+    monkeypatch.setattr("zograd.nn._unknown.MOST_ELEMENTS", 3)
+    case = make("mlp")
+
+    def loss_fn(y: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(y.T, torch.ones(1, 5).double()).sum()
+
+    expected = by_autograd(Case(case.model, case.inputs, loss_fn))
+    with pytest.warns(UserWarning, match="10 elements to probe|5 elements to probe"):
+        zo.nn.backward(case.model, loss_fn, case.inputs)
+    assert distance(flat_grad(case.model), expected) < 1e-6
+    with pytest.raises(zo.GradientError, match="elements to probe one by one"):
+        zo.nn.backward(case.model, loss_fn, case.inputs, method="contraction")
 
 
 def test_a_loss_that_is_not_finite_leaves_everything() -> None:

@@ -10,10 +10,13 @@ from zograd._probes import Coordinates, Probes
 from zograd._typing import Points, Values, Vector
 from zograd.blackbox._blackbox import BlackBox
 from zograd.blackbox._module import ModuleLoss, ModuleState
-from zograd.blackbox.graph import Replay, Tape, UntraceableError, record, stacked
+from zograd.blackbox.graph import Narrow, Replay, Tape, UntraceableError, record, stacked
 
 STACKED_ELEMENTS = {"cpu": 2**19, "cuda": 2**28}
 """Elements that stacked rows write in one call, at most: a CPU gains nothing beyond what hides the calls' overhead."""
+
+NARROW_ELEMENTS = 2**17
+"""Elements that a row writes, from which on it pays to follow one channel instead of stacking rows."""
 
 _trusted: weakref.WeakKeyDictionary[nn.Module, set[tuple[str, ...]]] = weakref.WeakKeyDictionary()
 """The sequences of operations that were found to be all that a module does."""
@@ -111,20 +114,38 @@ class TracedLoss(BlackBox):
     def _moved(self, replay: Replay, place: int, index: Tensor, step: Tensor) -> Tensor:
         """The losses with one entry of one parameter moved."""
         base = replay.tape.values[place]
-        device = base.device
-        index, step = index.to(device), step.to(base)
-        limit = STACKED_ELEMENTS.get(device.type, STACKED_ELEMENTS["cpu"])
-        at_once = max(1, limit // max(1, replay.elements(place)))
+        index, step = index.to(base.device), step.to(base)
+        elements = replay.elements(place)
+        at_once = max(1, STACKED_ELEMENTS.get(base.device.type, STACKED_ELEMENTS["cpu"]) // max(1, elements))
+        rows = torch.stack([index.double(), step.double()], 1)
+        if not self.relative or elements < NARROW_ELEMENTS or not replay.takes_one_channel(place):
+            return stacked(lambda row: self._one(replay, place, _moved_entry(base, row)), rows, at_once)
+        # Rows of one output channel, and of one input channel where there is one.
+        kernel = base.ndim > 2
+        each = base[0, 0].numel() if kernel else base[0].numel()
+        pair = index // each
+        found = step.new_zeros(len(step), dtype=self.center.dtype)
+        order = pair.argsort(stable=True)
+        _, counts = torch.unique_consecutive(pair[order], return_counts=True)
+        for mine in torch.split(order, counts.tolist()):
+            key = int(pair[mine[0]])
+            at, inner = divmod(key, base.shape[1]) if kernel else (key, None)
+            entries = base[at : at + 1, :1] if kernel else base[at : at + 1]
+            rows[mine, 0] -= key * each
 
-        def one(row: Tensor) -> Tensor:
-            entry, by = row[0].long(), row[1]
-            offset = torch.zeros_like(base).reshape(-1)
-            offset = torch.where(torch.arange(base.numel(), device=device) == entry, by.to(base.dtype), offset)
-            offset = offset.view(base.shape)
-            loss = replay.difference({place: offset}) if self.relative else replay.value({place: base + offset})
-            return loss.reshape(()).to(self.center.dtype)
+            def one(row: Tensor, at: int = at, inner: int | None = inner, entries: Tensor = entries) -> Tensor:
+                return self._one(replay, place, Narrow(_moved_entry(entries, row), 0, at, inner))
 
-        return stacked(one, torch.stack([index.double(), step.double()], 1), at_once)
+            found[mine] = stacked(one, rows[mine], at_once)
+        return found
+
+    def _one(self, replay: Replay, place: int, offset: Tensor | Narrow) -> Tensor:
+        """The loss, or its difference, with an offset added to a parameter."""
+        if self.relative:
+            loss = replay.difference({place: offset})
+        elif isinstance(offset, Tensor):
+            loss = replay.value({place: replay.tape.values[place] + offset})
+        return loss.reshape(()).to(self.center.dtype)
 
     @torch.no_grad()
     def _agrees(self, tape: Tape) -> bool:
@@ -148,3 +169,9 @@ class TracedLoss(BlackBox):
         base = float(tape.values[tape.result])
         rounding = 100 * torch.finfo(tape.values[tape.result].dtype).eps * abs(base)
         return abs(told - real) <= 0.01 * abs(real - base) + rounding
+
+
+def _moved_entry(base: Tensor, row: Tensor) -> Tensor:
+    """Zeros of the shape of ``base``, but for the step row[1] at the flat index row[0]."""
+    entries = torch.arange(base.numel(), device=base.device)
+    return torch.where(entries == row[0].long(), row[1].to(base.dtype), base.new_zeros(())).view(base.shape)

@@ -49,7 +49,7 @@ def backward(
     Args:
         model: Any module; its code runs as it is, once. Where a value that depends on the parameters leaves torch
             (``.item()``, NumPy, an ``if``), no record can be made: wrap that part in `Opaque`, or every probe is a
-            forward pass (``method="auto"`` does that; `plan` says so).
+            forward pass (``method="auto"`` does that, with a warning).
         loss_fn: From the model's output to one number; targets are closed over.
         inputs: A tuple is unpacked to positional arguments, a dict to keyword arguments; anything else is the one
             argument.
@@ -71,7 +71,8 @@ def backward(
     Raises:
         ArgumentError: When an argument is not of its kind, or the loss is not one number.
         EvaluationError: When the loss is not finite.
-        GradientError: When ``method="contraction"`` meets an operation that nothing is known of.
+        GradientError: When ``method="contraction"`` meets an operation that nothing is known of, or no record can be
+            made for it or for ``method="reuse"``.
 
     Example:
         >>> import torch, zograd as zo

@@ -14,6 +14,7 @@ from zograd.nn._movement import (
     MOVED,
     PERMUTED,
     RESHAPED,
+    accumulated,
     chosen,
     embedded,
     expanded,
@@ -24,12 +25,12 @@ from zograd.nn._movement import (
     reshaped,
 )  # fmt: skip
 from zograd.nn._opaque import Operation, opaque
-from zograd.nn._pointwise import ADDITIVE, pointwise
+from zograd.nn._pointwise import ADDITIVE, CHOOSING, pointwise
 from zograd.nn._products import PRODUCTS
 from zograd.nn._reductions import SEPARABLE, SYMMETRIC, reduced, separable
 from zograd.nn._unknown import MOST_ELEMENTS, unknown
 
-Rule = Callable[[Call, tuple[Sensitivity, ...], Iterable[int]], dict[int, Tensor]]
+Rule = Callable[[Call, tuple[Sensitivity, ...], Iterable[int]], dict[int, Tensor] | None]
 
 RULES: dict[str, Rule] = {
     **PRODUCTS,
@@ -38,7 +39,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(PERMUTED, permuted),
     **dict.fromkeys(SYMMETRIC, reduced),
     **dict.fromkeys(SEPARABLE, separable),
-    **dict.fromkeys(ADDITIVE - RESHAPED, pointwise),
+    **dict.fromkeys((ADDITIVE | CHOOSING) - RESHAPED, pointwise),
+    **dict.fromkeys(("index_add", "scatter_add", "index_put"), accumulated),
     "expand": expanded,
     "embedding": embedded,
     "max_pool2d_with_indices": pooled,
@@ -99,8 +101,9 @@ def through(call: Call, given: tuple[Sensitivity, ...], asked: list[int]) -> dic
     if call.inquiry.autograd:
         return pulled_back(call, given, asked)
     rule = rule_of(call.node)
-    if rule is not None:
-        return rule(call, given, asked)
+    told = None if rule is None else rule(call, given, asked)
+    if told is not None:
+        return told
     made = decomposition(call.node.name, call.node.op)
     found = None if made is None else _inside(call, made, given, asked)
     return unknown(call, given, asked) if found is None else found
@@ -110,7 +113,12 @@ def obstacle(node: Node, values: Sequence[Tensor]) -> str:
     """Why nothing can be told through a node, or nothing."""
     if any(values[ref].is_complex() for ref in node.refs):
         return f"{node.name} takes complex numbers"
-    if isinstance(node.op, Operation) or hasattr(node.op, "pull") or rule_of(node) is not None or decomposition(node.name, node.op) is not None:
+    if (
+        isinstance(node.op, Operation)
+        or hasattr(node.op, "pull")
+        or rule_of(node) is not None
+        or decomposition(node.name, node.op) is not None
+    ):
         return ""
     largest = max((values[ref].numel() for ref in node.refs if values[ref].is_floating_point()), default=0)
     return f"{node.name} has no rule and {largest} elements to probe" if largest > MOST_ELEMENTS else ""

@@ -19,7 +19,7 @@ from zograd.nn._unknown import MOST_ELEMENTS
 FUSED_QUERIES = 16
 """Calls of the operations inside a normalisation or a softmax, about."""
 
-EFFORT = {"product": 3.0, "pointwise": 4.0, "fused": 8.0, "other": 4.0}
+EFFORT = {"product": 4.0, "pointwise": 3.0, "fused": 5.0, "other": 4.0}
 """Time to go back through a node over the time to run it, about: measured on a ResNet-20, see the benchmarks."""
 
 

@@ -94,7 +94,7 @@ def negative_log_likelihood(
     return (found.sum() if reduction == 2 else found.sum() / amount.sum()), None
 
 
-def variance(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:
+def variance(x: Tensor, dim: Any = None, *, correction: int | float | None = None, keepdim: bool = False) -> Tensor:
     """The mean square distance from the mean."""
     dims = list(range(x.ndim)) if dim is None or (isinstance(dim, list | tuple) and not dim) else dim
     count = x.numel() // max(1, x.mean(dims).numel())
@@ -102,13 +102,13 @@ def variance(x: Tensor, dim: Any = None, *, correction: float | None = None, kee
     return (centred * centred).sum(dims, keepdim=keepdim) / (count - (1 if correction is None else correction))
 
 
-def deviation(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Tensor:
+def deviation(x: Tensor, dim: Any = None, *, correction: int | float | None = None, keepdim: bool = False) -> Tensor:
     """The root of the variance."""
     return torch.sqrt(variance(x, dim, correction=correction, keepdim=keepdim))
 
 
 def variance_and_mean(
-    x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False
+    x: Tensor, dim: Any = None, *, correction: int | float | None = None, keepdim: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Both."""
     dims = list(range(x.ndim)) if dim is None else dim

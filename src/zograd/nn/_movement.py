@@ -23,8 +23,9 @@ MOVED = {
     "stack", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unbind", "unfold", "im2col",
     "as_strided", "diagonal", "tril", "triu", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_unsafe_index", "take", "slice_scatter",
-    "select_scatter", "index_put", "copy", "movedim", "swapaxes", "_unsafe_masked_index", "rot90", "narrow",
-    "masked_scatter", "diagonal_scatter", "index_copy", "broadcast_to", "unflatten", "masked_select", "scatter",
+    "select_scatter", "copy", "movedim", "swapaxes", "rot90", "narrow",
+    "masked_scatter", "overlay", "diagonal_scatter", "index_copy", "broadcast_to", "unflatten", "masked_select",
+    "scatter",
 }  # fmt: skip
 """Each output is one input element or a constant."""
 
@@ -54,39 +55,55 @@ def expanded(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) 
     return {} if out is None else {at: sum_to(out, call.inputs[at].shape) for at in wanted}
 
 
-def moved(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) -> dict[int, Tensor]:
-    """Added up at the places that the elements came from."""
+def moved(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) -> dict[int, Tensor] | None:
+    """Added up at the places that the elements came from; None where it turns out that elements are not just moved."""
     wanted = list(wanted)
-    floats = [at for at, value in call.inputs.items() if value.is_floating_point()]
-    labels, start = {}, 1
-    starts = {}
-    for at in floats:
-        x = call.inputs[at]
+    labels, starts, start = {}, {}, 1
+    for at, x in call.inputs.items():
         if at in wanted:
             starts[at] = start
             labels[at] = torch.arange(start, start + x.numel(), dtype=torch.float64, device=x.device).view(x.shape)
             start += x.numel()
-        else:
+        elif x.is_floating_point():
             labels[at] = torch.zeros_like(x, dtype=torch.float64)
     plus = call(labels)
-    minus = call({at: -label for at, label in labels.items()})
+    # An element that is moved shows both its numbers, a constant the same twice, and a sum or multiple neither.
+    minus = call({at: 0.5 - label if at in starts else label for at, label in labels.items()})
     device = call.inputs[wanted[0]].device
     total = None
     for out, there, back in zip(given, plus, minus, strict=True):
         if out is None:
             continue
-        own = (there == -back) & (there != 0)  # a constant of the operation does not change its sign
+        own = (there + back == 0.5) & (there >= 1) & (there < start) & (there == there.round())
+        if not bool((own | (there == back) | there.isnan()).all()):
+            return None
         source = torch.where(own, there, 0.0).long().reshape(-1)
         if total is None:
             total = torch.zeros(start, dtype=out.dtype, device=device)
         total.index_add_(0, source, out.reshape(-1))
     if total is None:
         return {}
-    found = {}
-    for at in wanted:
-        x = call.inputs[at]
-        found[at] = total[starts[at] : starts[at] + x.numel()].view(x.shape)
-    return found
+    pieces = {at: (starts[at], call.inputs[at]) for at in wanted}
+    return {at: total[begin : begin + x.numel()].view(x.shape) for at, (begin, x) in pieces.items()}
+
+
+def accumulated(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) -> dict[int, Tensor] | None:
+    """``index_add``, ``scatter_add``, and ``index_put`` that adds: to what was there, and to what was added."""
+    (out,) = given
+    if out is None:
+        return {}
+    args, kwargs = call.filled({})
+    name = call.node.name
+    if name == "index_put":
+        if not (len(args) > 3 and args[3]):
+            return moved(call, given, wanted)
+        added, source = torch.ops.aten.index.Tensor(out, args[1]), 2
+    elif name == "index_add":
+        added, source = out.index_select(args[1], args[2]) * kwargs.get("alpha", 1), 3
+    else:
+        added, source = out.gather(args[1], args[2]), 3
+    places = {call.position(0): out, call.position(source): added}
+    return {at: sum_to(places[at], call.inputs[at].shape) for at in wanted}
 
 
 def embedded(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) -> dict[int, Tensor]:

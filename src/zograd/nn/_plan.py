@@ -1,6 +1,7 @@
 """A gradient's price before it is paid, and the way that it is going to be found."""
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -100,6 +101,8 @@ class Plan:
 
     def way(self, which: int) -> str:
         """How the gradient of one parameter is found."""
+        if self.tape is None and self.method in ("contraction", "reuse"):
+            raise GradientError(f"no record of the forward pass can be made: {self.reason}. Take method='auto'.")
         if self.tape is None:
             return "plain"
         if self.method == "reuse":
@@ -122,6 +125,8 @@ class Plan:
 
     def backward(self) -> Tensor:
         """Find the gradient, add it to ``.grad``, and return the loss, shape ().
+
+        Warns when coordinates have to be found one by one though it was not asked for.
 
         Raises:
             EvaluationError: When the loss is not finite.
@@ -155,29 +160,46 @@ class Plan:
 
     def _gradient(self, loss: Tensor) -> tuple[Vector, int]:
         """The gradient in the flat vector, and the rows of the probes."""
-        ways = [self.way(which) for which in range(len(self.box.parameters))]
+        asked = self._asked()
+        ways = [self.way(which) if which in asked else "none" for which in range(len(self.box.parameters))]
         gradient = torch.zeros_like(self.box.center)
         try:
             contracted = [which for which, way in enumerate(ways) if way == "contraction"]
             pieces = self.box.pieces(gradient)
             for which, found in self._contracted(contracted).items():
                 pieces[which].copy_(found)
-        except GradientError:
+        except GradientError as error:
             if self.method != "auto":
                 raise
-            ways = ["reuse"] * len(ways)
+            self.reason = str(error).rstrip(".")
+            ways = ["reuse" if which in asked else "none" for which in range(len(ways))]
             gradient.zero_()
         if self.active is not None:
             kept = torch.zeros_like(gradient)
             kept[self.active] = gradient[self.active]
             gradient = kept
-        rest = self._coordinates([which for which, way in enumerate(ways) if way != "contraction"])
+        rest = self._coordinates([which for which, way in enumerate(ways) if way in ("reuse", "plain")])
         if len(rest):
+            if self.method == "auto":
+                way = "a forward pass" if self.tape is None else "a part of a forward pass"
+                warnings.warn(
+                    f"{len(rest):,} coordinates are found one by one, with {way} for each of {2 * len(rest):,} probes: "
+                    f"{self.reason}. Wrap the part that stands in the way in zo.nn.Opaque, or pass method='reuse' or "
+                    f"'plain' if that is what you want.",
+                    stacklevel=4,
+                )
             step = self.inquiry.step
             estimator = CoordinateGradient(step=step, active=rest)
             reuse = "reuse" in ways
             gradient += estimated(self.box, estimator, FailurePolicy(), torch.Generator(), loss, reuse)
         return gradient, 2 * len(rest)
+
+    def _asked(self) -> set[int]:
+        """The parameters with a coordinate that is asked for: the sweep stops at the first of them."""
+        if self.active is None:
+            return set(range(len(self.box.parameters)))
+        ends = torch.tensor([p.numel() for p in self.box.parameters]).cumsum(0)
+        return set(torch.bucketize(self.active.cpu(), ends, right=True).tolist())
 
     def _contracted(self, which: list[int]) -> dict[int, Tensor]:
         tape = self.tape
@@ -223,7 +245,7 @@ class Plan:
         for way in ("plain", "reuse", "contraction"):
             if all(way in part.prices for part in self.parts):
                 self.totals[way] = sum((part.prices[way] for part in self.parts), Price())
-        self.totals["this plan"] = sum((part.prices[part.method] for part in self.parts), Price()) + forward.times(2)
+        self.totals["this plan"] = sum((part.prices[part.method] for part in self.parts), Price()) + forward
         return self
 
     @staticmethod

@@ -7,10 +7,13 @@ from torch import Tensor
 
 from zograd.nn._call import Call, Sensitivity, sum_to
 
-ADDITIVE = {"add", "sub", "rsub", "neg", "where", "masked_fill", "clone", "alias", "positive"}
-"""Each output is a sum of at most one multiple of each argument, whatever the other arguments are."""
+ADDITIVE = {"add", "sub", "rsub", "neg", "clone", "alias", "positive"}
+"""A sum of one multiple of each argument, the same for all elements."""
 
-LINEAR_AT = {"mul": (0, 1), "div": (0,), "lerp": (0, 1)}
+CHOOSING = {"where", "masked_fill"}
+"""Each output is an element of one of the arguments, or a constant."""
+
+LINEAR_AT = {"mul": (0, 1), "div": (0,)}
 """Arguments in which the operation is linear while the others stand still."""
 
 HOMOGENEOUS = {"relu", "leaky_relu", "abs"}
@@ -28,37 +31,41 @@ def pointwise(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int])
     (sensitivity,) = given[:1]
     if sensitivity is None:
         return {}
-    return {at: sum_to(sensitivity * slope(call, at), call.inputs[at].shape) for at in wanted}
+    return {at: sum_to(_through(call, at, sensitivity), call.inputs[at].shape) for at in wanted}
 
 
-def slope(call: Call, at: int) -> Tensor:
-    """d(output)/d(argument), element by element; may have fewer dimensions where it is the same along them."""
+def _through(call: Call, at: int, sensitivity: Tensor) -> Tensor:
+    """The sensitivity of one argument, in the shape of the output."""
     name = call.node.name
     if name in ADDITIVE:
-        return _additive(call, at)
+        factor = float(_one_and_zeros(call, at))
+        return sensitivity if factor == 1.0 else sensitivity * factor
+    if name in CHOOSING:
+        return sensitivity * _one_and_zeros(call, at).nan_to_num()  # masked_fill with -inf: inf - inf
     if at in LINEAR_AT.get(name, ()) and len(call.node.args) > 1:
-        one, zero = call.inputs[at].new_ones(()), call.inputs[at].new_zeros(())
-        return call({at: one})[0] - call({at: zero})[0]  # type: ignore[no-any-return]
+        # Every element is multiplied by its slope: that is what the operation does to the sensitivities too.
+        return call({at: sensitivity})[0]  # type: ignore[no-any-return]
     if name in HOMOGENEOUS:
-        return _homogeneous(call, at)
-    return difference(call, at)
+        return _homogeneous(call, at, sensitivity)
+    return sensitivity * difference(call, at)
 
 
-def _additive(call: Call, at: int) -> Tensor:
-    """One at this argument and zero at the others."""
+def _one_and_zeros(call: Call, at: int) -> Tensor:
+    """The answer to a one at this argument and zeros at the others."""
     zeros = {k: v.new_zeros(()) for k, v in call.inputs.items() if v.is_floating_point()}
-    one = call({**zeros, at: call.inputs[at].new_ones(())})[0]
-    found: Tensor = one - call(zeros)[0]
-    return found.nan_to_num()  # masked_fill with -inf: inf - inf
+    found: Tensor = call({**zeros, at: call.inputs[at].new_ones(())})[0] - call(zeros)[0]
+    return found
 
 
-def _homogeneous(call: Call, at: int) -> Tensor:
+def _homogeneous(call: Call, at: int, sensitivity: Tensor) -> Tensor:
     x = call.inputs[at]
-    up, down = call({at: x.new_ones(())})[0], -call({at: -x.new_ones(())})[0]
-    if float(up) == 1.0 and float(down) == 0.0:
-        found: Tensor = (x > 0).to(x.dtype)
-        return found if bool(x.all()) else found.masked_fill(x == 0, 0.5)
-    return torch.where(x > 0, up, torch.where(x < 0, down, (up + down) / 2))
+    up, down = float(call({at: x.new_ones(())})[0]), -float(call({at: -x.new_ones(())})[0])
+    if down == 0.0:
+        found = sensitivity * (x > 0)
+        found = found if up == 1.0 else found * up
+    else:
+        found = sensitivity * torch.where(x > 0, up, down)
+    return found if bool(x.all()) else torch.where(x == 0, sensitivity * ((up + down) / 2), found)
 
 
 def difference(call: Call, at: int) -> Tensor:

@@ -71,34 +71,26 @@ def convolution(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int
         )
     if call.position(1) in wanted:
         inner, outer = (out, x) if transposed else (x, out)
-        pieces = [
-            _correlation(a, b, w.shape[2:], stride, padding, dilation)
-            for a, b in zip(inner.chunk(groups, 1), outer.chunk(groups, 1), strict=True)
-        ]
-        found[call.position(1)] = torch.cat(pieces) if groups > 1 else pieces[0]
+        found[call.position(1)] = _correlation(inner, outer, w.shape[2:], stride, padding, dilation, groups)
     if isinstance(call.node.args[2], Ref) and call.position(2) in wanted:
         found[call.position(2)] = out.sum([0, *range(2, out.ndim)])
     return found
 
 
 def _correlation(
-    x: Tensor, out: Tensor, kernel: torch.Size, stride: list[int], padding: list[int], dilation: list[int]
+    x: Tensor, out: Tensor, kernel: torch.Size, stride: list[int], padding: list[int], dilation: list[int], groups: int
 ) -> Tensor:
-    """``sum over samples and places of out[n, o, p] x[n, i, p * stride + k * dilation - padding]``: (o, i, *kernel)."""
-    dims = len(kernel)
-    pads = [amount for p in reversed(padding) for amount in (p, p)]
-    padded = torch.nn.functional.pad(x, pads) if any(pads) else x
-    places = out.shape[2:]
-    flat = out.transpose(0, 1).reshape(out.shape[1], -1)
-    found = out.new_empty(out.shape[1], x.shape[1], *kernel)
-    for offset in torch.cartesian_prod(*(torch.arange(k) for k in kernel)).reshape(-1, dims).tolist():
-        window = [
-            slice(offset[k] * dilation[k], offset[k] * dilation[k] + (places[k] - 1) * stride[k] + 1, stride[k])
-            for k in range(dims)
-        ]
-        shifted = padded[(slice(None), slice(None), *window)].transpose(0, 1).reshape(x.shape[1], -1)
-        found[(slice(None), slice(None), *offset)] = flat @ shifted.mT
-    return found
+    """``sum over samples and places of out[n, o, p] x[n, i, p * stride + k * dilation - padding]``: (o, i, *kernel).
+
+    Which is a convolution of x with the sensitivities as the kernel and the samples as channels.
+    """
+    samples, dims = len(x), list(range(3, 3 + len(kernel)))
+    images = x.view(samples, groups, -1, *x.shape[2:]).permute(2, 1, 0, *dims)
+    kernels = out.reshape(samples, groups, -1, *out.shape[2:]).permute(1, 2, 0, *dims)
+    images, kernels = images.flatten(1, 2), kernels.flatten(0, 1)
+    found = aten.convolution(images, kernels, None, dilation, padding, stride, False, [0] * len(kernel), groups)
+    found = found[(slice(None), slice(None), *(slice(size) for size in kernel))]
+    return found.transpose(0, 1)  # type: ignore[no-any-return]
 
 
 PRODUCTS: dict[str, Rule] = {

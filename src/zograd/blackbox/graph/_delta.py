@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from zograd.blackbox.graph._tape import Node, Ref
+from zograd.blackbox.graph._tape import Node, Ref, fill
 
 ADDITIVE = {
     "add", "sub", "rsub", "neg", "where", "masked_fill", "cat", "stack", "view", "_unsafe_view", "reshape", "unsqueeze",
@@ -15,6 +14,7 @@ ADDITIVE = {
     "index", "index_select", "gather", "constant_pad_nd", "reflection_pad2d", "split", "split_with_sizes",
     "unsafe_split", "unbind", "flip", "roll", "repeat", "sum", "mean", "avg_pool2d", "_adaptive_avg_pool2d",
     "upsample_nearest2d", "upsample_bilinear2d", "cumsum", "pixel_shuffle", "tril", "triu", "im2col", "embedding",
+    "overlay", "index_add", "scatter_add", "index_put",
 }  # fmt: skip
 """Linear in all tensors together (a filled-in constant has no difference)."""
 
@@ -24,7 +24,7 @@ AFFINE = {"addmm": (1, 2), "baddbmm": (1, 2), "convolution": (0, 1)}
 
 
 def difference(
-    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Tensor], wide: dict[int, Tensor]
+    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any], wide: dict[int, Tensor]
 ) -> tuple[Any, ...]:
     """The differences of a node's outputs, from those of its arguments.
 
@@ -43,7 +43,7 @@ def difference(
     return _nonlinear(node, values, offsets, wide)
 
 
-def _scales(node: Node, offsets: Mapping[int, Tensor]) -> bool:
+def _scales(node: Node, offsets: Mapping[int, Any]) -> bool:
     """Whether it multiplies its first argument by what does not move."""
     if node.name not in ("mul", "div") or not isinstance(node.args[0], Ref) or node.args[0].value not in offsets:
         return False
@@ -51,11 +51,9 @@ def _scales(node: Node, offsets: Mapping[int, Tensor]) -> bool:
     return not (isinstance(other, Ref) and other.value in offsets) and not (len(node.args) > 2 or node.kwargs)
 
 
-def _linear(node: Node, values: Sequence[Tensor], offsets: Mapping[int, Tensor]) -> tuple[Any, ...]:
+def _linear(node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any]) -> tuple[Any, ...]:
     """The node on the differences alone; constants count as zero."""
-    args, kwargs = pytree.tree_map(
-        lambda leaf: _only(leaf, values, offsets) if isinstance(leaf, Ref) else leaf, (node.args, node.kwargs)
-    )
+    args, kwargs = fill((node.args, node.kwargs), lambda place: _only(place, values, offsets))
     if node.name in ("mul", "div") and isinstance(node.args[1], Ref):
         args = (args[0], values[node.args[1].value])
     if node.name == "masked_fill":
@@ -68,15 +66,16 @@ def _linear(node: Node, values: Sequence[Tensor], offsets: Mapping[int, Tensor])
     return (found,) if node.single else tuple(found)
 
 
-def _only(ref: Ref, values: Sequence[Tensor], offsets: Mapping[int, Tensor]) -> Tensor:
-    if ref.value in offsets:
-        return offsets[ref.value]
-    value = values[ref.value]
+def _only(place: int, values: Sequence[Tensor], offsets: Mapping[int, Any]) -> Tensor:
+    if place in offsets:
+        found: Tensor = offsets[place]
+        return found
+    value = values[place]
     return torch.zeros_like(value) if value.is_floating_point() else value
 
 
 def _product(
-    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Tensor], factors: tuple[int, int]
+    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any], factors: tuple[int, int]
 ) -> tuple[Any, ...]:
     """Da b + a Db + Da Db, and the difference of what is added."""
     first, second = (node.args[place].value for place in factors)
@@ -117,7 +116,7 @@ def _broadcast(node: Node, change: Tensor, values: Sequence[Tensor]) -> Tensor:
 
 
 def _nonlinear(
-    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Tensor], wide: dict[int, Tensor]
+    node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any], wide: dict[int, Tensor]
 ) -> tuple[Any, ...]:
     """f(base + difference) - f(base), in 32 bits where there are fewer."""
 
@@ -129,7 +128,8 @@ def _nonlinear(
             return base(place)
         value = values[place]
         if not value.is_floating_point():
-            return offsets[place]
+            found: Tensor = offsets[place]
+            return found
         return _widened(value) + _widened(offsets[place])
 
     narrow = any(values[ref].dtype.itemsize < 4 and values[ref].is_floating_point() for ref in node.refs)
@@ -146,7 +146,7 @@ def _nonlinear(
             found.append(output)
             continue
         center = wide[place] if narrow else values[place]
-        found.append((output - center).to(values[place].dtype))
+        found.append(output.sub_(center).to(values[place].dtype))
     return tuple(found)
 
 

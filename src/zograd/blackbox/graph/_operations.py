@@ -25,6 +25,9 @@ REFILLS = {f"aten::{name}_" for name in ("zero", "uniform", "normal", "bernoulli
 BATCH_NORMS = {"aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm"}
 """They update running statistics without saying so in their schema."""
 
+EQUAL = {aten.view.default: aten.reshape.default, aten._unsafe_view.default: aten.reshape.default}
+"""Operations whose place another takes that does not mind how the numbers lie in memory."""
+
 Special = Callable[[Any, Any, Any], tuple[Any, tuple[Any, ...], dict[str, Any], Any]]
 
 

@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from zograd.blackbox.graph._operations import BATCH_NORMS, ESCAPES, LIKE, SPECIAL, functional, is_refill, written
+from zograd.blackbox.graph._operations import BATCH_NORMS, EQUAL, ESCAPES, LIKE, SPECIAL, functional, is_refill, written
+from zograd.blackbox.graph._overlay import Geometry, overlays
 from zograd.blackbox.graph._tape import Node, Ref, Tape
 
 
@@ -39,8 +40,8 @@ def record(function: Callable[[], Any], parameters: Sequence[Tensor]) -> tuple[T
         The tape, and what ``function`` returned.
 
     Raises:
-        UntraceableError: When a value that depends on a parameter leaves torch (``.item()``, ``.numpy()``, an ``if``)
-            or is changed in place through another view of it.
+        UntraceableError: When a value that depends on a parameter leaves torch (``.item()``, ``.numpy()``, an ``if``),
+            or a parameter is written to.
     """
     listener = Recorder(parameters)
     before, _here.recorder = recorder(), listener
@@ -90,8 +91,7 @@ class Recorder(TorchDispatchMode):
         self._known: dict[int, int] = {}
         self._alive: list[Tensor] = []  # an identity is one only as long as its tensor lives
         self._depends: list[bool] = []
-        self._stored: dict[int, list[tuple[int, Tensor]]] = {}  # storage -> values kept in it
-        self._stale: set[int] = set()
+        self._stored: dict[int, list[tuple[int, Tensor, Geometry]]] = {}  # storage -> values kept in it, oldest first
         self.is_paused = False
         self.tape.parameters = [self._keep(parameter, True) for parameter in parameters]
 
@@ -99,14 +99,13 @@ class Recorder(TorchDispatchMode):
         """Whether a tensor depends on a parameter, as far as recorded."""
         if not isinstance(tensor, Tensor):
             return False
-        if id(tensor) in self._stale:
-            raise UntraceableError("a value is used after it was changed in place through another view of it")
         if id(tensor) in self._known:
             return self._depends[self._known[id(tensor)]]
-        storage = _storage(tensor)
-        if any(self._depends[value] for value, _ in self._stored.get(storage, [])):
-            raise UntraceableError("a value is reached by a way around torch, such as .data or a view made before")
-        return False
+        shared = [entry for entry in self._stored.get(_storage(tensor), []) if self._depends[entry[0]]]
+        if shared:  # a view made before it was written to, or .data
+            with self.paused():
+                self._put_together(tensor, shared)
+        return bool(shared)
 
     def place(self, tensor: Tensor) -> int:
         """Where a tensor's value is kept; a constant is kept from now on."""
@@ -131,7 +130,7 @@ class Recorder(TorchDispatchMode):
         if self.is_paused:
             return func(*args, **kwargs)
         given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        depend = [self.depends(tensor) for tensor in given]  # all of them: each may be stale
+        depend = [self.depends(tensor) for tensor in given]  # all of them: each may have to be put together
         changed = [] if func._schema.name in BATCH_NORMS else written(func, args, kwargs)
         if not any(depend) or func._schema.name in LIKE or (is_refill(func) and not self.depends(args[0])):
             with self._change(changed, recorded=False):
@@ -147,7 +146,7 @@ class Recorder(TorchDispatchMode):
             op, places, names, result = special(args, kwargs, found)
             self._add(op, *self._referenced(places, names), result)
         else:
-            self._add(functional(func) if changed else func, *referenced, found)
+            self._add(functional(func) if changed else EQUAL.get(func, func), *referenced, found)
         return found
 
     def _traceable(self, func: Any, changed: list[Tensor]) -> None:
@@ -181,14 +180,32 @@ class Recorder(TorchDispatchMode):
         self._depends.append(depends)
         self._alive.append(tensor)
         self._known[id(tensor)] = place
-        self._stored.setdefault(_storage(tensor), []).append((place, tensor))
+        self._stored.setdefault(_storage(tensor), []).append((place, tensor, Geometry.of(tensor)))
         return place
+
+    def _put_together(self, tensor: Tensor, shared: Sequence[tuple[int, Tensor, Geometry]]) -> None:
+        """Make the value of a tensor from those of all that was written to its memory, oldest first."""
+        now = self._keep(tensor.detach().clone(), False)
+        steps = overlays(Geometry.of(tensor), [geometry for _, _, geometry in shared])
+        for (place, _, _), step in zip(shared, steps, strict=True):
+            if step is not None:
+                base, written = self.tape.values[now], self.tape.values[place]
+                if base.dtype != written.dtype:
+                    raise UntraceableError("memory is seen as numbers of two kinds")
+                refs = (Ref(now), Ref(place))
+                now = self._keep(step(base, written), True)
+                self.tape.nodes.append(Node(step, refs, {}, (now,), True, tuple(ref.value for ref in refs)))
+        if not _same(tensor, self.tape.values[now]):
+            raise UntraceableError("a value is changed in place in a way that cannot be followed")
+        self._alive.append(tensor)
+        self._known[id(tensor)] = now
+        self._stored[_storage(tensor)].append((now, tensor, Geometry.of(tensor)))
 
     @contextmanager
     def _change(self, changed: list[Tensor], recorded: bool) -> Iterator[None]:
-        """Copy what is about to be overwritten, and forget or condemn what has another value afterwards."""
+        """Copy what is about to be overwritten, and forget what has another value afterwards."""
         touched = {_storage(tensor) for tensor in changed}
-        here = [(place, tensor) for storage in touched for place, tensor in self._stored.get(storage, [])]
+        here = [(place, tensor) for storage in touched for place, tensor, _ in self._stored.get(storage, [])]
         for place, tensor in here:
             if self.tape.values[place].untyped_storage().data_ptr() in touched:
                 self.tape.values[place] = tensor.detach().clone(memory_format=torch.preserve_format)
@@ -197,12 +214,8 @@ class Recorder(TorchDispatchMode):
         for place, tensor in here:
             if self._known.get(id(tensor)) != place:
                 continue
-            if id(tensor) in target:
+            if id(tensor) in target or not _same(tensor, self.tape.values[place]):
                 del self._known[id(tensor)]
-            elif not _same(tensor, self.tape.values[place]):
-                del self._known[id(tensor)]
-                if recorded or self._depends[place]:
-                    self._stale.add(id(tensor))
         for storage in touched:
             if not recorded:  # constants all of them: the next use keeps the new value
                 self._stored[storage] = [entry for entry in self._stored.get(storage, []) if self._depends[entry[0]]]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from zograd.blackbox.graph._delta import difference
+from zograd.blackbox.graph._narrow import Narrow, narrow_difference, takes_one_channel
 from zograd.blackbox.graph._tape import Node, Tape
 
 
@@ -22,6 +23,7 @@ class Replay:
         self.tape = tape
         self._paths: dict[tuple[int, ...], list[tuple[Node, list[int]]]] = {}
         self._wide: dict[int, Tensor] = {}
+        self._used = {ref for node in tape.nodes for ref in node.refs}
 
     def value(self, moved: Mapping[int, Tensor]) -> Tensor:
         """The loss with ``moved`` values in place of those on the tape: the same operations in the same order."""
@@ -31,17 +33,22 @@ class Replay:
             self._take(now, node, outputs, finished)
         return now.get(self.tape.result, self.tape.values[self.tape.result])
 
-    def difference(self, offsets: Mapping[int, Tensor]) -> Tensor:
+    def difference(self, offsets: Mapping[int, Tensor | Narrow]) -> Tensor:
         """The loss with ``offsets`` added to some values, minus the loss on the tape.
 
         Differences are pushed through instead of values: linear operations act on the difference alone, so that what
         is small is never a difference of two large numbers.
         """
-        now = dict(offsets)
+        now: dict[int, Any] = dict(offsets)
         for node, finished in self._path(tuple(offsets)):
-            outputs = difference(node, self.tape.values, now, self._wide)
+            outputs = narrow_difference(node, self.tape.values, now, self._used)
+            if outputs is None:
+                for ref in node.refs:
+                    if isinstance(now.get(ref), Narrow):
+                        now[ref] = now[ref].widened(self.tape.values[ref])
+                outputs = difference(node, self.tape.values, now, self._wide)
             self._take(now, node, outputs, finished)
-        found = now.get(self.tape.result)
+        found: Tensor | None = now.get(self.tape.result)
         return torch.zeros_like(self.tape.values[self.tape.result]) if found is None else found
 
     def elements(self, place: int) -> int:
@@ -49,10 +56,14 @@ class Replay:
         written = [self.tape.values[o].numel() for n, _ in self._path((place,)) for o in n.outputs if o is not None]
         return self.tape.values[place].numel() + sum(written)
 
+    def takes_one_channel(self, place: int) -> bool:
+        """Whether each row of a parameter belongs to one channel, so that its difference may be a `Narrow`."""
+        return takes_one_channel(self.tape.nodes, place)
+
     @staticmethod
-    def _take(now: dict[int, Tensor], node: Node, outputs: tuple[Any, ...], finished: list[int]) -> None:
+    def _take(now: dict[int, Any], node: Node, outputs: tuple[Any, ...], finished: list[int]) -> None:
         pairs = zip(node.outputs, outputs, strict=False)
-        now.update({place: value for place, value in pairs if place is not None and isinstance(value, Tensor)})
+        now.update({place: value for place, value in pairs if place is not None and value is not None})
         for place in finished:
             now.pop(place, None)
 

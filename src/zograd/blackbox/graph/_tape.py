@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, final
 
-import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 
 @final
@@ -29,6 +27,9 @@ class Node:
         outputs: Where its outputs are kept; ``None`` for an output that is no tensor.
         single: Whether it returns one tensor and not a sequence of them.
         refs: All values among the arguments, in order, each once.
+
+    Attributes:
+        name: The operation's name without namespace and overload, such as ``convolution``.
     """
 
     op: Callable[..., Any]
@@ -37,12 +38,12 @@ class Node:
     outputs: tuple[int | None, ...]
     single: bool
     refs: tuple[int, ...]
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """The operation's name without namespace and overload, such as ``convolution``."""
+    def __post_init__(self) -> None:
         packet = getattr(self.op, "overloadpacket", None)
-        return str(getattr(packet, "__name__", None) or getattr(self.op, "name", type(self.op).__name__))
+        name = getattr(packet, "__name__", None) or getattr(self.op, "name", type(self.op).__name__)
+        object.__setattr__(self, "name", str(name))
 
     def run(self, lookup: Callable[[int], Tensor]) -> tuple[Any, ...]:
         """Call the operation on the values that ``lookup`` gives; all outputs as a tuple."""
@@ -97,9 +98,11 @@ class Tape:
 
 def fill(structure: Any, lookup: Callable[[int], Tensor]) -> Any:
     """``structure`` with every `Ref` replaced by its value."""
-    return pytree.tree_map(lambda leaf: lookup(leaf.value) if isinstance(leaf, Ref) else leaf, structure)
-
-
-def tensors(structure: Any) -> list[Tensor]:
-    """All tensors in nested arguments, in order."""
-    return [leaf for leaf in pytree.tree_leaves(structure) if isinstance(leaf, torch.Tensor)]
+    # By hand, and not by pytree: this stands in the innermost loop.
+    if isinstance(structure, Ref):
+        return lookup(structure.value)
+    if isinstance(structure, list | tuple):
+        return type(structure)([fill(part, lookup) for part in structure])
+    if isinstance(structure, dict):
+        return {name: fill(part, lookup) for name, part in structure.items()}
+    return structure
