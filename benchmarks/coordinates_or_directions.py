@@ -170,7 +170,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="where cifar10-jpeg.npz is")
     parser.add_argument("--check", action="store_true", help="compare RGE's law with function values")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2, 3, 4])
     given = parser.parse_args()
     if not (given.data / "cifar10-jpeg.npz").exists():
         print(f"left out: {given.data}/cifar10-jpeg.npz is not there")
@@ -182,7 +183,7 @@ def main() -> None:
     tasks = [
         {"method": method, "depth": depth, "seed": seed, "data": str(given.data)}
         for seed in range(given.seeds)
-        for depth in range(1, 5)
+        for depth in given.depths
         for method in PAPER
     ]
     sweep(tasks, train, results)

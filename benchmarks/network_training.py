@@ -1,6 +1,6 @@
 """A small ResNet trained from function values, with sparse gradients, beside backpropagation at the same epochs.
 
-DeepZero's recipe on what two cores manage: 10,000 images of CIFAR-10 at 16 x 16 pixels, a residual network of 19,642
+DeepZero's recipe on what two cores manage: 10,000 images of CIFAR-10 at 16 x 16 pixels, a residual network of 19,858
 parameters, SGD (0.1, momentum 0.9, weight decay 5e-4, cosine), masks redrawn every epoch. The arms:
 
 - FO and CGE, dense: backpropagation, and `zograd.nn.backward`, which sees function values only.

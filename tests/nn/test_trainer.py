@@ -184,6 +184,22 @@ def test_from_function_values_as_from_autograd() -> None:
     assert (run(gradient=zo.CoordinateGradient()) - exact).norm() < 1e-6 * exact.norm()
 
 
+@pytest.mark.parametrize("gradient", ["reuse", "contraction"])
+def test_masked_steps_are_those_of_autograd(gradient: Any) -> None:
+    def run(gradient: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        masks = zo.nn.RandomMasks(model, 0.25)
+        made = zo.nn.Trainer(model, cross_entropy, optimizer, gradient=gradient, masks=masks)
+        x, y = data()
+        made.fit((x.double(), y), epochs=2, batch=20)
+        return flat(model)
+
+    exact = run("autograd")
+    assert (run(gradient) - exact).norm() < 1e-6 * exact.norm()
+
+
 def test_accumulated_batches_are_one_large_batch() -> None:
     def run(batch: int, accumulate: int) -> nn.Module:
         model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
