@@ -91,6 +91,11 @@ def circular(p: torch.Tensor) -> torch.Tensor:
     return F.pad(p.square()[None], (1, 2), mode="circular").cumsum(1).sin().sum()
 
 
+def flags(p: torch.Tensor) -> torch.Tensor:
+    above = p > 0
+    return above.double().mean() + (above.long().sum() + torch.where(above, p, 2.0 * p)).sum() + p.argmax() * p.sum()
+
+
 def empty_parts(p: torch.Tensor) -> torch.Tensor:
     return torch.cat([p[:0], p]).sum() + p[:0].sum()
 
@@ -111,6 +116,7 @@ def empty_parts(p: torch.Tensor) -> torch.Tensor:
         written_twice,
         by_data,
         circular,
+        flags,
         through_a_view,
     ],
 )

@@ -123,6 +123,22 @@ def test_differences_survive_sixteen_bits() -> None:
     assert cosine[False] < 0.7
 
 
+def test_differences_allow_shorter_steps() -> None:
+    model, x = network(torch.float32)
+    model[4].p = 0.0
+    wide = copy.deepcopy(model).double()
+    expected = torch.autograd.grad(loss_fn(wide(x.double())), list(wide.parameters()))
+    expected = torch.cat([g.flatten() for g in expected])
+    error = {}
+    for relative in (False, True):
+        box = TracedLoss(ModuleLoss(model, loss_fn, x, list(model.parameters())), relative)
+        estimator = zo.CoordinateGradient(step=1e-5)
+        probes = estimator.propose(box.center, torch.Generator())
+        found = estimator.gradient(probes, box.probe(probes)).gradient.double()
+        error[relative] = float((found - expected).norm() / expected.norm())
+    assert error[True] < 1e-3 < 1e-2 < error[False]
+
+
 def test_a_penalty_stays_a_penalty() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)

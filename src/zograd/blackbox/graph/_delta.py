@@ -18,6 +18,8 @@ ADDITIVE = {
 }  # fmt: skip
 """Linear in all tensors together (a filled-in constant has no difference)."""
 
+FEW_ELEMENTS = 2**16
+
 BILINEAR = {"mm": (0, 1), "bmm": (0, 1), "mul": (0, 1), "mv": (0, 1), "dot": (0, 1)}
 AFFINE = {"addmm": (1, 2), "baddbmm": (1, 2), "convolution": (0, 1)}
 """Bilinear in two arguments, plus a multiple of a third."""
@@ -118,23 +120,25 @@ def _broadcast(node: Node, change: Tensor, values: Sequence[Tensor]) -> Tensor:
 def _nonlinear(
     node: Node, values: Sequence[Tensor], offsets: Mapping[int, Any], wide: dict[int, Tensor]
 ) -> tuple[Any, ...]:
-    """f(base + difference) - f(base), in 32 bits where there are fewer."""
+    """f(base + difference) - f(base): in 64 bits where there are few elements, as in a loss, else in 32 at least."""
+    floats = [values[ref] for ref in node.refs if values[ref].is_floating_point()]
+    narrowest = min((value.dtype.itemsize for value in floats), default=8)
+    few = all(value.numel() <= FEW_ELEMENTS for value in floats)
+    dtype = torch.float64 if few else torch.float32
+    widen = narrowest < dtype.itemsize
 
     def base(place: int) -> Tensor:
-        return _widened(values[place])
+        value = values[place]
+        return value.to(torch.promote_types(value.dtype, dtype)) if value.is_floating_point() else value
 
     def moved(place: int) -> Tensor:
         if place not in offsets:
             return base(place)
-        value = values[place]
-        if not value.is_floating_point():
-            found: Tensor = offsets[place]
-            return found
-        return _widened(value) + _widened(offsets[place])
+        offset: Tensor = offsets[place]
+        return base(place) + offset if values[place].is_floating_point() else offset
 
-    narrow = any(values[ref].dtype.itemsize < 4 and values[ref].is_floating_point() for ref in node.refs)
     outputs = node.run(moved)
-    if narrow and any(place is not None and place not in wide for place in node.outputs):
+    if widen and any(place is not None and place not in wide for place in node.outputs):
         pairs = zip(node.outputs, node.run(base), strict=False)
         wide.update({place: value for place, value in pairs if place is not None})
     found: list[Tensor | None] = []
@@ -145,10 +149,6 @@ def _nonlinear(
         if not output.is_floating_point():
             found.append(output)
             continue
-        center = wide[place] if narrow else values[place]
+        center = wide[place] if widen else values[place]
         found.append(output.sub_(center).to(values[place].dtype))
     return tuple(found)
-
-
-def _widened(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() and value.dtype.itemsize < 4 else value
