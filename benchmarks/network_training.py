@@ -7,7 +7,8 @@ parameters, SGD (0.1, momentum 0.9, weight decay 5e-4, cosine), masks redrawn ev
 - FO and CGE with the layer ratios of ZO-GraSP at 90 % sparsity.
 - The same sparsity with other ratios, by FO, whose gradients are the same: `noise` are those of |w| times a normal
   number over the root of the layer's size (what DeepZero's released code computes), `uniform`, `magnitude`; and
-  `importance`, which draws weights each step by their last gradients, with weights 1 / p.
+  `importance`, which draws weights each step by their last gradients, with weights 1 / p, also at lower rates: what is
+  unbiased is noisy.
 
 ``--scores`` compares ZO-GraSP's scores and ratios with GraSP's by autograd, at initialisation.
 
@@ -35,6 +36,7 @@ FIELDS = [*KEY, "parameters", "accuracy", "loss", "epochs", "images", "seconds",
 ARMS = [
     ("FO", "dense"), ("CGE", "dense"), ("FO", "grasp"), ("CGE", "grasp"),
     ("FO", "noise"), ("FO", "uniform"), ("FO", "magnitude"), ("FO", "importance"),
+    ("FO", "importance, rate 0.03"), ("FO", "importance, rate 0.01"),
 ]  # fmt: skip
 BATCH, EPOCHS, RATE, KEEP, SCORED = 128, 8, 0.1, 0.1, 250
 Ratios = dict[str, float]
@@ -104,11 +106,12 @@ def train(task: Row) -> Row:
     torch.manual_seed(seed)
     model = resnet8()
     masks: zo.nn.Masks | None = None
-    if task["masks"] == "importance":
+    kind, _, rate = task["masks"].partition(", rate ")
+    if kind == "importance":
         masks = zo.nn.ImportanceMasks(model, KEEP)
-    elif task["masks"] != "dense":
-        masks = zo.nn.RandomMasks(model, ratios_of(task["masks"], model, sets, seed))
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
+    elif kind != "dense":
+        masks = zo.nn.RandomMasks(model, ratios_of(kind, model, sets, seed))
+    optimizer = torch.optim.SGD(model.parameters(), lr=float(rate or RATE), momentum=0.9, weight_decay=5e-4)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * math.ceil(len(sets["train"][0]) / BATCH))
     trainer = zo.nn.Trainer(
         model, nn.functional.cross_entropy, optimizer, gradient="autograd" if task["gradient"] == "FO" else "auto",
