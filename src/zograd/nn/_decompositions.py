@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import decomposition_table
 
 
 def batch_norm(
@@ -132,4 +131,8 @@ OWN: dict[str, Callable[..., Any]] = {
 
 def decomposition(name: str, op: Any) -> Callable[..., Any] | None:
     """How an operation is made of others: our own words for the frequent ones, torch's table for the rest."""
-    return OWN.get(name) or decomposition_table.get(op)
+    if name in OWN:
+        return OWN[name]
+    from torch._decomp import decomposition_table  # slow to import, and seldom needed
+
+    return decomposition_table.get(op)
