@@ -19,6 +19,9 @@ from zograd._checks import count, one_of, require
 from zograd._typing import Points, Vector, Weights
 
 Quantity = Literal["value", "derivative"]
+BLOCK_ENTRIES = 2**15
+"""Entries of a direction that are drawn from one seed."""
+GOLDEN = 0x9E3779B97F4A7C15
 Distribution = Literal["gaussian", "sphere", "rademacher"]
 
 
@@ -133,7 +136,8 @@ class Seeded(Offsets):
     """Random offsets that are regenerated from a seed whenever they are needed: 16 bytes a row, whatever d is.
 
     Row i is ``scale[i]`` times a direction drawn by a CPU generator seeded with ``seed[i]``, so that it is the
-    same on every device. Directions have ``E[u u^T] = I``: a ``sphere`` direction has length sqrt(d).
+    same on every device. Directions have ``E[u u^T] = I``: a ``sphere`` direction has length sqrt(d). They are drawn in
+    blocks of `BLOCK_ENTRIES`, each from a seed of its own, so that a `piece` costs no more than its own blocks.
 
     Args:
         seed: Shape (n,), integer. Rows with one seed share one direction (antithetic pairs).
@@ -157,8 +161,37 @@ class Seeded(Offsets):
 
     def direction(self, seed: int, center: Vector) -> Vector:
         """The direction of ``seed``, shape (d,)."""
-        self._generator.manual_seed(seed)
-        return draw(self.distribution, 1, len(center), center.dtype, self._generator)[0].to(center.device)
+        whole = torch.cat([piece for _, piece in self.pieces(seed, 0, len(center), len(center), center.dtype)])
+        if self.distribution == "sphere":
+            whole *= len(center) ** 0.5 / whole.norm()
+        return whole.to(center.device)
+
+    def pieces(
+        self, seed: int, start: int, stop: int, dimension: int, dtype: torch.dtype
+    ) -> Iterator[tuple[int, Vector]]:
+        """Entries ``start`` to ``stop`` of the direction of ``seed``, in O(`BLOCK_ENTRIES`) memory, on the CPU.
+
+        A ``sphere`` direction is given before it is scaled to its length, which depends on all entries.
+
+        Args:
+            seed: Which direction.
+            start: The first entry.
+            stop: One past the last.
+            dimension: The number of entries of the whole direction, d.
+            dtype: Of the entries.
+
+        Yields:
+            Where a piece starts, and its entries.
+        """
+        distribution = "gaussian" if self.distribution == "sphere" else self.distribution
+        for block in range(start // BLOCK_ENTRIES, -(-stop // BLOCK_ENTRIES)):
+            first = block * BLOCK_ENTRIES
+            # An odd multiplier keeps the blocks' seeds apart; the first block's is the direction's own.
+            self._generator.manual_seed((seed + block * GOLDEN) % 2**63)
+            size = min(BLOCK_ENTRIES, dimension - first)
+            entries = draw(distribution, 1, size, dtype, self._generator)[0]
+            low, high = max(start, first), min(stop, first + size)
+            yield low, entries[low - first : high - first]
 
     def dense(self, center: Vector) -> Points:
         """All rows at once: O(n d) memory, so ask for a few at a time (`Probes.split`)."""
