@@ -10,6 +10,7 @@ from zograd._errors import (
     MissingExtraError,
     RunError,
     ZogradError,
+    ZogradWarning,
 )
 from zograd._minimize import minimize
 from zograd._parameters import Parameters
@@ -24,6 +25,10 @@ from zograd.estimators import (
     ForwardGradient,
     FrameGradient,
     GradientEstimator,
+    NearestNeighbourGradient,
+    NeuralSurrogate,
+    PolynomialSurrogate,
+    PublishedSurrogate,
     RandomGradient,
     SmoothedGradient,
 )
@@ -46,10 +51,14 @@ __all__ = [
     "GradientError",
     "GradientEstimator",
     "MissingExtraError",
+    "NearestNeighbourGradient",
+    "NeuralSurrogate",
     "Parameters",
+    "PolynomialSurrogate",
     "Pool",
     "Probes",
     "Program",
+    "PublishedSurrogate",
     "RandomGradient",
     "Record",
     "Result",
@@ -60,6 +69,7 @@ __all__ = [
     "Step",
     "Strategy",
     "ZogradError",
+    "ZogradWarning",
     "backward",
     "batched",
     "differentiable",

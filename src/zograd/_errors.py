@@ -9,6 +9,8 @@
     ├── RunError(RuntimeError)             a run's file does not match, is locked, or is damaged
     └── MissingExtraError(ImportError)     an optional package is not installed
 
+    ZogradWarning(UserWarning)             allowed, and probably not what you want
+
 Every error carries its data as attributes, and its message says what must hold, what was found, and what to do.
 """
 
@@ -95,3 +97,7 @@ class MissingExtraError(ZogradError, ImportError):
         )
         self.package = package
         self.extra = extra
+
+
+class ZogradWarning(UserWarning):
+    """What is allowed and probably not what you want: said once a run, with what to do about it."""

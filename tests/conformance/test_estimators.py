@@ -4,9 +4,11 @@ import pytest
 import torch
 
 import zograd as zo
-from zograd import testing
 from zograd.estimators import _directions
 from zograd.testing import assert_conforms
+from zograd.testing._promises import PROMISES
+from zograd.testing._right_size import RIGHT_SIZE, lost, permutation
+from zograd.testing._trial import Trial
 
 # Thousands of gradients a case: shapes are checked in tests/estimators.
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -45,6 +47,22 @@ def test_an_estimator_conforms(estimator, options):
     assert_conforms(estimator, **options)
 
 
+SURROGATES = [
+    (zo.PolynomialSurrogate(samples=4), {"dimension": 4}),
+    (zo.PolynomialSurrogate(degree="diagonal"), {"dimension": 3}),
+    (zo.PolynomialSurrogate(degree="linear", window=24), {}),
+    (zo.NearestNeighbourGradient(), {}),
+    (zo.NeuralSurrogate(), {}),
+    (zo.NeuralSurrogate(), {"dimension": 10}),
+    (zo.PublishedSurrogate(rate=1e-2, samples=8), {"level_free": False}),
+]
+
+
+@pytest.mark.parametrize(("estimator", "options"), SURROGATES, ids=lambda x: repr(x)[:90])
+def test_a_surrogate_conforms(estimator, options):
+    assert_conforms(estimator, surrogate=True, **options)
+
+
 @pytest.mark.parametrize(
     ("estimator", "order"),
     [
@@ -77,7 +95,7 @@ def test_a_turned_frame_conforms(estimator):
     Of lost rows: what is missing is a direction, which no entry shows; tests/estimators/test_frame.py looks along the
     frame. Of permutation: a frame does not turn with the names, so that the bias, O(step^2), differs.
     """
-    trial = testing._Trial(estimator, 6, 2, list(range(6)), None, 0)
-    for check in (*testing.PROMISES, *testing.RIGHT_SIZE):
-        if check not in (testing._lost, testing._permutation):
+    trial = Trial(estimator, 6, 2, list(range(6)), None, 0)
+    for check in (*PROMISES, *RIGHT_SIZE):
+        if check not in (lost, permutation):
             check(trial)

@@ -393,3 +393,115 @@ def test_a_score_function_without_a_baseline_may_vary_with_the_level():
             return self.samples
 
     assert_conforms(Score(), order=2, dimension=2)
+
+
+@dataclass
+class Learner(Honest):
+    """The mean of the gradients so far: the plainest surrogate. Each fault below changes one thing."""
+
+    memory: list[torch.Tensor] = field(default_factory=list)
+
+    def learned(self, new):
+        self.memory.append(new)
+        return torch.stack(self.memory[-8:]).mean(0)
+
+    def gradient(self, probes, values):
+        return zo.Estimate(self.learned(super().gradient(probes, values).gradient))
+
+    def state_dict(self):
+        return {"memory": torch.stack(self.memory[-8:])} if self.memory else {}
+
+    def load_state_dict(self, state):
+        self.memory = list(state["memory"]) if state else []
+
+
+class Ascends(Learner):
+    """Fits the square of the differences, which is blind to their sign."""
+
+    def contributions(self, probes, ahead, behind):
+        return super().contributions(probes, (ahead - behind).abs(), torch.zeros_like(behind))
+
+
+class GrowsStale(Learner):
+    """Better at first than at last: every gradient adds noise that stays."""
+
+    def learned(self, new):
+        self.memory.append(new)
+        return new + len(self.memory) * torch.ones_like(new)
+
+
+class ForgetsItsMemory(Learner):
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        self.memory = []
+
+
+class LosesItsScale(Learner):
+    """A lost row counts as a value of zero."""
+
+    def gradient(self, probes, values):
+        if values.isnan().all():
+            raise zo.GradientError("no survivor")
+        return super().gradient(probes, values.nan_to_num())
+
+
+class KnowsOneLevel(Learner):
+    """Expects values of order one, as a network does whose targets are not normalised."""
+
+    def gradient(self, probes, values):
+        return super().gradient(probes, values.clamp(max=5.0))
+
+
+class DividesByTheScale(Learner):
+    def gradient(self, probes, values):
+        kept = values[values.isfinite()]
+        scale = kept.abs().mean() if len(kept) else 1.0
+        return super().gradient(probes, values / scale)
+
+
+class KnowsAnOrder(Learner):
+    """Believes a slope only where its sign is that of the coordinate it was written for."""
+
+    def learned(self, new):
+        signs = 1 - 2 * (torch.arange(len(new)) % 2).to(new)
+        return super().learned(torch.where(new * signs > 0, new, 0.0))
+
+
+class StandsStill(Learner):
+    """Points the right way on the spot, from values that it saw at its first centre."""
+
+    def gradient(self, probes, values):
+        found = super().gradient(probes, values).gradient
+        return zo.Estimate(self.memory[0] if len(self.memory) % 100 > 2 and self.moved(probes) else found)
+
+    def moved(self, probes):
+        self.first = getattr(self, "first", probes.center.clone())
+        return not torch.equal(self.first, probes.center)
+
+
+LEARNING_FAULTS = [
+    (Ascends, "`cosine`"),
+    (GrowsStale, "`cosine`"),
+    (ForgetsItsMemory, "`state`.*the gradient is"),
+    (LosesItsScale, "`lost rows`"),
+    (KnowsOneLevel, "`shift`"),
+    (DividesByTheScale, "`(shift|doubling)`"),
+    (KnowsAnOrder, "`permutation`"),
+    (StandsStill, "`descent`"),
+    (GlobalGenerator, "`purity`"),
+    (AllLostIsZero, "`lost rows`"),
+    (PriceOfDirections, "`price`"),
+]
+
+
+@pytest.mark.parametrize(("fault", "name"), LEARNING_FAULTS, ids=lambda x: x if isinstance(x, str) else x.__name__)
+def test_a_planted_fault_of_a_surrogate_is_caught(fault, name):
+    with pytest.raises(AssertionError, match=f"{fault.__name__}.* fails {name}"):
+        assert_conforms(fault(), surrogate=True)
+
+
+def test_the_plain_surrogate_without_a_fault_conforms():
+    assert_conforms(Learner(), surrogate=True)
+    assert_conforms(DividesByTheScale(), surrogate=True, level_free=False)

@@ -4,6 +4,10 @@ from zograd.estimators._coordinate import CoordinateGradient
 from zograd.estimators._estimator import Estimate, GradientEstimator
 from zograd.estimators._forward import ForwardGradient
 from zograd.estimators._frame import FrameGradient
+from zograd.estimators._neighbours import NearestNeighbourGradient
+from zograd.estimators._neural import NeuralSurrogate
+from zograd.estimators._polynomial import PolynomialSurrogate
+from zograd.estimators._published import PublishedSurrogate
 from zograd.estimators._random import RandomGradient
 from zograd.estimators._smoothed import SmoothedGradient
 
@@ -13,6 +17,10 @@ __all__ = [
     "ForwardGradient",
     "FrameGradient",
     "GradientEstimator",
+    "NearestNeighbourGradient",
+    "NeuralSurrogate",
+    "PolynomialSurrogate",
+    "PublishedSurrogate",
     "RandomGradient",
     "SmoothedGradient",
 ]

@@ -1,0 +1,204 @@
+"""A polynomial fitted to samples, new and remembered ones."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zograd._checks import count, one_of
+from zograd._probes import Dense, Probes
+from zograd._typing import Points, Values, Vector
+from zograd.estimators import _quadratic
+from zograd.estimators._estimator import Estimate
+from zograd.estimators._quadratic import Fit
+from zograd.estimators._replay import Array, Replay
+from zograd.estimators._span import Span
+from zograd.estimators._surrogate import Surrogate, agreement, pairs
+
+Degree = Literal["auto", "linear", "diagonal", "quadratic"]
+DEGREES: tuple[Degree, ...] = ("auto", "linear", "diagonal", "quadratic")
+QUADRATIC, DIAGONAL = 16, 48
+"""The most parameters for which ``auto`` fits a full or a diagonal quadratic."""
+DIRECTIONS = 128
+"""Directions that a linear model remembers."""
+ROOM = 2**25
+"""Bytes that it may take for that."""
+SPARE = 3
+"""Rows that a quadratic remembers for each of its coefficients."""
+
+
+@final
+@dataclass(eq=False)
+class PolynomialSurrogate(Surrogate):
+    r"""Polynomial surrogate: ridge regression on replayed samples (regression gradient, model-based ES).
+
+    Few parameters: a quadratic, full or diagonal, fitted by weighted least squares to the last ``window`` values,
+
+    .. math:: \min_{a, g, H} \sum_i w_i \Big(f_i - a - g \cdot z_i - \tfrac12 z_i^\top H z_i\Big)^2, \quad
+       z_i = \frac{x_i - x}{\sigma}, \quad w_i = \frac{1}{1 + (\lVert z_i \rVert^2 / 4 d)^2}
+
+    with the gradient :math:`g / \sigma`. Many: a linear model of the half differences :math:`\delta_k = (f(x + o_k) -
+    f(x - o_k)) / 2` of the last ``window`` pairs, in their span,
+
+    .. math:: g = O^\top (O O^\top + \lambda D)^{-1} \delta, \qquad D_{kk} = \rho^{-\text{age of } k}
+
+    where :math:`\rho` (how long it remembers) and :math:`\lambda` are those with which each of the latest differences
+    is foretold best by all others.
+    No (d, d) matrix is made: memory O(window x d).
+
+    **Cost**: ``2 samples`` evaluations. **Bias**: O(spread^2) for the quadratic once it has samples to spare; the
+    linear model is **short** where it has seen fewer than d directions (it tells only its share of the gradient, which
+    is the estimate of least squared error), and late where the gradient has changed. **Variance**: less than that of
+    the new samples alone: none on a quadratic program with the quadratic, or on a linear one after d pairs.
+    **When**: with `zograd.optim.TrustRegion` for up to 16 parameters; with ``torch.optim.Adam(betas=(0, 0.999))`` (the
+    surrogate has a memory, and momentum is a second one) for more. A program that changes course faster than it
+    can be looked at, or whose values are mostly noise, gains little: `RandomGradient` then costs less arithmetic.
+
+    Args:
+        spread: The standard deviation of the samples, in units of the parameters.
+        samples: The number of mirrored pairs a gradient.
+        degree: ``"linear"``, ``"diagonal"``, ``"quadratic"``, or ``"auto"``: quadratic up to 16 parameters, diagonal up
+            to 48.
+        window: How much is remembered: rows of values for a quadratic (by default three times its coefficients),
+            pairs for a linear model (128, or what fits in 32 MiB).
+
+    Raises:
+        ArgumentError: When an argument is out of its range.
+
+    Example:
+        >>> import torch, zograd as zo
+        >>> estimator, generator = zo.PolynomialSurrogate(spread=0.5, samples=4), torch.Generator().manual_seed(0)
+        >>> for _ in range(3):
+        ...     probes = estimator.propose(torch.tensor([1.0, 2.0]).double(), generator)
+        ...     estimate = estimator.gradient(probes, probes.points().square().sum(1))
+        >>> estimate.gradient.round(decimals=3), estimate.curvature.round(decimals=3)
+        (tensor([2., 4.], dtype=torch.float64), tensor([2., 2.], dtype=torch.float64))
+
+    References:
+        - Conn, Scheinberg and Vicente, Introduction to derivative-free optimization, SIAM 2009, chapters 2 to 4.
+        - Hoerl and Kennard, Ridge regression, Technometrics 1970.
+        - Fischer and Ritschel, ZeroGrads, SIGGRAPH 2024 (surrogates that remember).
+    """
+
+    spread: float = 0.1
+    samples: int = 8
+    degree: Degree = "auto"
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("degree", self.degree, DEGREES)
+        if self.window is not None:
+            count("window", self.window, 2, "It is how much is remembered; leave it out for a fitting size.")
+        self._memory |= {"span": None, "replay": None, "fit": None}
+
+    def propose(self, center: Vector, generator: torch.Generator) -> Probes:
+        """Offsets and their mirror images; for a quadratic orthogonal ones of several lengths, which tell its bend."""
+        if self._model(len(center)) == "linear":
+            return super().propose(center, generator)
+        d, frames = len(center), math.ceil(self.samples / len(center))
+        # All frames at once: one call for each would cost more than the fit.
+        axes = torch.linalg.qr(torch.randn(frames, d, d, dtype=torch.float64, generator=generator)).Q
+        lengths = self.spread * (0.5 + torch.rand(self.samples, 1, dtype=torch.float64, generator=generator))
+        rows = (d**0.5 * lengths * axes.mT.reshape(-1, d)[: self.samples]).to(center)
+        return Probes(center.detach(), Dense(torch.cat([rows, -rows])))
+
+    def remember(self, points: Points, values: Values) -> None:
+        """Take in values that were found elsewhere, such as at trial steps; a linear model does not need them."""
+        if self._model(points.shape[1]) != "linear":
+            kept = values.detach().cpu().isfinite()
+            told = values.detach().cpu().double()[kept].numpy()[:, None]
+            self._replay(points.shape[1]).add(points.detach().cpu().double()[kept].numpy(), told)
+
+    def fit(self, center: Vector) -> Fit | None:
+        """The quadratic around any centre, in units of the spread; ``None`` for a linear model or before any value."""
+        replay = self._memory["replay"]
+        if replay is None or not len(replay):
+            return None
+        here = center.detach().cpu().double().numpy()
+        known = self._memory["fit"]
+        # A step rule asks for the fit that the gradient was made of.
+        if known is None or known[0] != (replay.added, self.spread) or not np.array_equal(known[1], here):
+            z = (replay.rows - here) / self.spread
+            fitted = _quadratic.fit(z, replay.numbers[:, 0], self._model(len(center)) == "quadratic")
+            known = self._memory["fit"] = ((replay.added, self.spread), here, fitted)
+        fit: Fit = known[2]
+        return fit
+
+    def state_dict(self) -> dict[str, Any]:
+        """The samples that are remembered, and what is known of them."""
+        span, replay = self._memory["span"], self._memory["replay"]
+        if span is None and replay is None:
+            return {}
+        kept = span.state() if span is not None else replay.state()
+        return {**self._common_state(), "span": span is not None, "kept": kept, "spread": self.spread}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.__post_init__()
+        if not state:
+            return
+        self._load_common(state)
+        rows = state["kept"]["rows"]
+        if state["span"]:
+            self._span(rows.shape[1]).load(state["kept"])
+        else:
+            self._replay(rows.shape[1]).load(state["kept"])
+
+    def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
+        if self._model(probes.dimension) == "linear":
+            return self._linear(probes, told)
+        return self._curved(probes, told, kept)
+
+    def _linear(self, probes: Probes, told: Array) -> Estimate:
+        rows, half = pairs(probes, told)
+        numbers = agreement(rows, half)
+        span = self._span(probes.dimension)
+        # In units of the spread, so that pairs of one spread and another weigh the same.
+        directions, slopes = rows / np.float32(self.spread), half / self.spread
+        foretold = span.forecast(directions, slopes)
+        if foretold is not None:
+            numbers["r_squared"] = foretold
+        span.add(directions, slopes)
+        return Estimate(torch.from_numpy(span.gradient()).to(probes.center), diagnostics=numbers)
+
+    def _curved(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
+        center = probes.center
+        numbers = agreement(*pairs(probes, told)) if kept.all() else {}
+        before = self.fit(center)
+        offsets, told = probes.offsets.dense(center).cpu().double().numpy()[kept], told[kept]
+        level = float(told.mean())
+        scatter_of = float(np.square(told - level).sum())
+        if before is not None and scatter_of > 0:
+            guesses = before(offsets / self.spread)
+            numbers["r_squared"] = 1 - float(np.square(guesses - told).sum()) / scatter_of
+        self._replay(len(center)).add(center.cpu().double().numpy() + offsets, told[:, None])
+        fit = self.fit(center)
+        if fit is None:  # there is at least one value, so that this is for the type checker
+            return Estimate(torch.zeros_like(center), diagnostics=numbers)
+        slope = torch.from_numpy(fit.slope / self.spread).to(center)
+        curvature = torch.from_numpy(fit.curvature.diagonal() / self.spread**2).to(center)
+        error = None if fit.error is None else fit.error / self.spread**2
+        return Estimate(slope, error, fit.value, curvature, numbers)
+
+    def _model(self, dimension: int) -> Degree:
+        if self.degree != "auto":
+            return self.degree
+        return "quadratic" if dimension <= QUADRATIC else "diagonal" if dimension <= DIAGONAL else "linear"
+
+    def _replay(self, dimension: int) -> Replay:
+        replay: Replay | None = self._memory["replay"]
+        if replay is None:
+            least = SPARE * _quadratic.size(dimension, self._model(dimension) == "quadratic")
+            replay = self._memory["replay"] = Replay(self.window or max(least, 4 * self.samples))
+        return replay
+
+    def _span(self, dimension: int) -> Span:
+        span: Span | None = self._memory["span"]
+        if span is None:
+            room = max(self.samples, min(DIRECTIONS, ROOM // (4 * dimension)))
+            span = self._memory["span"] = Span(self.window or room, dimension)
+        return span

@@ -1,0 +1,175 @@
+"""What the surrogates share: mirrored samples, numbers for the journal, plain words when there is nothing to see."""
+
+import copy
+import math
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zograd._checks import count, positive
+from zograd._errors import GradientError, ZogradWarning
+from zograd._probes import Probes
+from zograd._typing import Values, Vector
+from zograd.estimators._average import scalars
+from zograd.estimators._directions import scatter
+from zograd.estimators._estimator import Estimate, GradientEstimator
+from zograd.estimators._replay import Array
+
+PATIENCE = 100
+"""Gradients whose values the surrogate did not foretell on average, before that is said."""
+RECENT = 0.97
+"""The weight of what was foretold before in that average."""
+FINE = 1e-2
+"""A spread below this share of the first one has found its place: nothing is said any more."""
+SPREAD_HINT = "It is the standard deviation of the samples: the width of what is to be smoothed away; try 0.1."
+
+
+Kind = TypeVar("Kind", bound="Surrogate")
+
+
+class Surrogate(GradientEstimator, ABC):
+    """A gradient from a function that is fitted to samples around the centre, new and remembered ones.
+
+    Rows: ``[+o_1 .. +o_q, -o_1 .. -o_q]``. All that is learned lies in `_memory`, which copies with another spread
+    share.
+
+    Attributes:
+        spread: The standard deviation of the samples, in units of the parameters.
+        samples: The number of offsets drawn.
+    """
+
+    spread: float
+    samples: int
+    _memory: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        positive("spread", self.spread, SPREAD_HINT)
+        count("samples", self.samples, hint="It is the number of mirrored pairs.")
+        self._memory = {"center": None, "judged": 0, "explained": 0.0, "warned": (), "first": self.spread}
+
+    def with_spread(self: "Kind", spread: float) -> "Kind":
+        """The same surrogate, with the same memory, that looks ``spread`` far."""
+        other = copy.copy(self)
+        other.spread = positive("spread", spread, SPREAD_HINT)
+        return other
+
+    def propose(self, center: Vector, generator: torch.Generator) -> Probes:
+        """Gaussian offsets and their mirror images."""
+        scale = torch.full((self.samples,), self.spread, dtype=center.dtype)
+        return Probes(center.detach(), scatter("gaussian", scale, center, generator, mirrored=True))
+
+    def gradient(self, probes: Probes, values: Values) -> Estimate:
+        """The surrogate's gradient, with what it foretold of the new values before it saw them.
+
+        Raises:
+            GradientError: When too much was lost.
+        """
+        told = scalars(probes, values).cpu().double().numpy()
+        kept = np.isfinite(told)
+        if not kept.any():
+            raise GradientError(
+                f"no gradient can be told: all {len(values)} evaluations were lost. Check that the program runs at the "
+                "centre, or make the spread smaller."
+            )
+        numbers = {"lost": float((~kept).sum()), "spread": self.spread, **self._moved(probes.center)}
+        self._look(told[kept])
+        estimate = self._learn(probes, told, kept)
+        foretold = estimate.diagnostics.get("r_squared")
+        # Far within the first spread what is left is rounding.
+        if foretold is not None and self.spread >= FINE * self._memory["first"]:
+            self._judge(foretold, probes.dimension)
+        level = float(told[kept].mean()) if estimate.value is None else estimate.value
+        return Estimate(
+            estimate.gradient, estimate.squared_error, level, estimate.curvature, {**numbers, **estimate.diagnostics}
+        )
+
+    def evaluations(self, dimension: int) -> int:
+        """``2 samples``, whatever the dimension."""
+        return 2 * self.samples
+
+    _explains_up_to = 16
+    """Where there are more parameters, few samples foretell little and nothing is wrong."""
+
+    @abstractmethod
+    def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
+        """The estimate, after taking in the values, of which at least one is finite (``kept``)."""
+
+    def _judge(self, foretold: float, dimension: int) -> None:
+        """Warn of a surrogate that explains nothing."""
+        m = self._memory
+        m["judged"] += 1
+        m["explained"] = RECENT * m["explained"] + (1 - RECENT) * max(foretold, -1.0)
+        if m["judged"] >= PATIENCE and m["explained"] <= 0 and dimension <= self._explains_up_to:
+            self._say(
+                "unexplained",
+                f"{type(self).__name__} foretold nothing of the values of {m['judged']} gradients: the program is "
+                f"noise or structure at a distance of {self.spread:.3g}. Try another spread, more samples, or "
+                "zo.SmoothedGradient, which models nothing.",
+            )
+
+    def _moved(self, center: Vector) -> dict[str, float]:
+        """The last step over the spread, in root mean squares."""
+        before = self._memory["center"]
+        self._memory["center"] = center.detach().clone()
+        if before is None or before.shape != center.shape:
+            return {}
+        step = float((center - before).norm()) / math.sqrt(len(center))
+        return {"step_over_spread": step / self.spread}
+
+    def _look(self, told: Array) -> None:
+        """Warn of a flat landscape."""
+        if len(told) > 1 and bool((told == told[0]).all()):
+            self._say("flat", f"all {len(told)} values are equal: increase the spread ({self.spread:.3g} now).")
+
+    def _say(self, what: str, words: str) -> None:
+        """Warn once a run."""
+        if what not in self._memory["warned"]:
+            self._memory["warned"] = (*self._memory["warned"], what)
+            warnings.warn(words, ZogradWarning, stacklevel=2)
+
+    def _common_state(self) -> dict[str, Any]:
+        center = self._memory["center"]
+        return {
+            "center": None if center is None else center.clone(),
+            "judged": self._memory["judged"],
+            "explained": self._memory["explained"],
+            "warned": list(self._memory["warned"]),
+        }
+
+    def _load_common(self, state: dict[str, Any]) -> None:
+        center = state["center"]
+        self._memory["center"] = None if center is None else center.clone()
+        self._memory["judged"], self._memory["explained"] = state["judged"], state["explained"]
+        self._memory["warned"] = tuple(state["warned"])
+
+
+def pairs(probes: Probes, told: Array) -> tuple[NDArray[np.float32], Array]:
+    """The offsets of the whole pairs, shape (q, d), and half the difference of their values, shape (q,).
+
+    Raises:
+        GradientError: When every pair has lost a half.
+    """
+    samples = len(told) // 2
+    half = (told[:samples] - told[samples:]) / 2
+    whole = np.isfinite(half)
+    if not whole.any():
+        raise GradientError(
+            f"no gradient can be told: each of the {len(half)} pairs lost an evaluation. Check that the program runs "
+            "at the centre, make the spread smaller, or take more samples."
+        )
+    rows = probes.offsets[:samples].dense(probes.center).cpu().float().numpy()
+    return (rows, half) if whole.all() else (rows[whole], half[whole])
+
+
+def agreement(rows: NDArray[np.float32], half: Array) -> dict[str, float]:
+    """The cosine between the plain gradients of the even and of the odd pairs."""
+    if len(half) < 2:
+        return {}
+    weights = half.astype(np.float32)
+    one, other = weights[0::2] @ rows[0::2], weights[1::2] @ rows[1::2]
+    size = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+    return {"half_cosine": float(one @ other) / size} if size > 0 else {}

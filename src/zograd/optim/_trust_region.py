@@ -1,0 +1,222 @@
+"""A trust region around the centre, in which a fitted quadratic is believed: for few parameters."""
+
+from collections.abc import Iterable
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zograd._checks import positive, require
+from zograd._errors import ArgumentError
+from zograd._parameters import Parameters
+from zograd._probes import Probes
+from zograd._typing import Points, Values, Vector
+from zograd.estimators import Estimate, GradientEstimator, PolynomialSurrogate
+from zograd.estimators._quadratic import Fit
+from zograd.estimators._replay import Array
+from zograd.optim._step_rule import StepRule, mid_step
+
+WIDEST = 0.5
+"""The widest spread, in units of the parameters: half of a bounded range."""
+NARROWEST = 1e-9
+"""The narrowest."""
+RADIUS = 2.0
+"""The trust region's radius, in spreads (root mean square of a coordinate)."""
+GROW, SHRINK = 1.6, 0.5
+"""What the spread becomes after a step that was foretold well, and after one that was not."""
+GOOD, BAD = 0.75, 0.1
+"""Actual over predicted decrease above which the spread grows, and below which it shrinks."""
+ROOM = 1.2
+"""A short step leaves so many times its own length as the spread."""
+CLEAR = 3.0
+"""Under noise, the spread shrinks only while the model's differences are so many standard deviations."""
+FLAT = 2.0
+"""What the spread becomes when all values are equal."""
+
+
+@final
+class TrustRegion(StepRule):
+    r"""Model-based descent: step to the surrogate's minimum within a trust region (NEWUOA's idea, by regression).
+
+    For up to 16 parameters, with `PolynomialSurrogate`: each gradient refits a quadratic to the latest values, the step
+    minimises it within 2 spreads,
+
+    .. math:: s = \operatorname{argmin}_{\lVert s \rVert \le 2 \sqrt d\, \sigma} g \cdot s + \tfrac12 s^\top H s,
+       \qquad \rho = \frac{f(x) - f(x + s)}{-(g \cdot s + \frac12 s^\top H s)}
+
+    and the ratio of actual to predicted decrease sets the next spread: wider above 0.75, half below 0.1, so that it
+    shrinks with progress, and a step uphill is noticed at once. The centre moves to the best point seen, the samples
+    included. Where all values are equal (a plateau) the spread doubles.
+
+    Under noise, noticed because the first centre is evaluated twice, the lowest value is luck: the centre follows
+    the model, its value is the model's, and the spread stays wide enough for differences to be clear.
+
+    Cost: ``2 samples`` evaluations a gradient and 1 for the step (2 under noise, to compare both in one wave).
+    Arithmetic O(d^6), all in a few matrix products.
+
+    Args:
+        params: One flat tensor, in units in which 1 is a large step (as `Parameters` makes them).
+        first: The first spread; by default that of the estimator.
+
+    Example:
+        >>> import functools, zograd as zo
+        >>> result = zo.minimize(lambda x: (x[0] - 1) ** 2 + 10 * (x[1] - x[0] ** 2) ** 2, [-1.0, 1.0], evaluations=200,
+        ...                      estimator=zo.PolynomialSurrogate(samples=2), optimizer=zo.optim.TrustRegion)
+        >>> result.fun < 1e-8
+        True
+
+    References:
+        - Conn, Scheinberg and Vicente, Introduction to derivative-free optimization, SIAM 2009, chapter 10.
+        - Powell, The NEWUOA software for unconstrained optimization without derivatives, 2006.
+    """
+
+    def __init__(self, params: Iterable[Tensor], first: float | None = None) -> None:
+        if first is not None:
+            positive("first", first, "It is the first spread, in units of the parameters.")
+        super().__init__(params, {"first": first})
+        tensors = [p for group in self.param_groups for p in group["params"]]
+        require(len(tensors) == 1 and tensors[0].ndim == 1, "params", "be one tensor of shape (d,)", tensors)
+        self.center: Tensor = tensors[0]
+        self._lower, self._upper = torch.full_like(self.center, -torch.inf), torch.full_like(self.center, torch.inf)
+        self._least = torch.zeros_like(self.center)
+        self._parameters: Parameters | None = None
+        self._surrogate: PolynomialSurrogate | None = None
+        self.state[self.center] |= {
+            "spread": first, "value": None, "noise": 0.0, "waves": 0, "trials": None, "predicted": 0.0, "best": None,
+            "settled": None, "tried": None, "told": None,
+        }  # fmt: skip
+
+    def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
+        """Learn the bounds, and how far whole numbers lie apart."""
+        self._lower, self._upper = parameters.lower.to(self.center), parameters.upper.to(self.center)
+        self._parameters, self._least = parameters, parameters.granularity.to(self.center)
+
+    @property
+    def trying(self) -> bool:
+        """Whether a step is being tried."""
+        return self._now["trials"] is not None
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation of one value, as the repeated centres tell; 0 for a deterministic program."""
+        return float(self._now["noise"])
+
+    @property
+    def answer(self) -> tuple[Vector, float] | None:
+        """Under noise, the centre and the model's value there: the lowest single value is luck."""
+        s = self._now
+        if s["noise"] == 0.0 or s["settled"] is None:
+            return None
+        return self.center.detach().clone(), float(s["settled"])
+
+    def refine(self, estimator: GradientEstimator) -> GradientEstimator:
+        """The surrogate, with the spread of the trust region."""
+        if not isinstance(estimator, PolynomialSurrogate):
+            must = "`estimator` must be a PolynomialSurrogate, whose minimum is the step"
+            raise ArgumentError(f"{must}, found {estimator!r}.", argument="estimator", found=estimator)
+        s = self._now
+        if s["spread"] is None:
+            s["spread"] = max(estimator.spread, float(self._least.max()))
+        self._surrogate = estimator.with_spread(s["spread"])
+        if s["tried"] is not None:  # not before: a descent that is restored between the two has no surrogate yet
+            self._surrogate.remember(s["tried"], s["told"])
+            s["tried"] = s["told"] = None
+        return self._surrogate
+
+    def trials(self) -> Points | None:
+        """The step to try; the centre too while its value or the noise is not known."""
+        trials: Points | None = self._now["trials"]
+        return trials
+
+    def take(self, estimate: Estimate, probes: Probes, values: Values) -> None:
+        """Prepare the step to the model's minimum.
+
+        Raises:
+            ArgumentError: When the surrogate is a linear one.
+        """
+        s, x = self._now, self.center.detach()
+        fit = self._surrogate.fit(x) if self._surrogate is not None else None
+        if fit is None:
+            raise ArgumentError(
+                f"`estimator` must fit a quadratic, found a linear model of {len(x)} parameters. Pass "
+                "degree='diagonal', or take torch.optim.Adam with betas=(0, 0.999).",
+                argument="estimator",
+            )
+        told = values[values.isfinite()]
+        if bool((told == told[0]).all()) and (s["value"] is None or float(told[0]) >= s["value"]):
+            s["spread"] = min(FLAT * s["spread"], max(WIDEST, s["spread"]))
+            return
+        move, s["predicted"] = step_within(fit, RADIUS * len(x) ** 0.5)
+        target = (x + s["spread"] * torch.from_numpy(move).to(x)).clamp(self._lower, self._upper)
+        if self._parameters is not None:
+            target = mid_step(self._parameters, self._least > 0, target)
+        row = int(values.nan_to_num(nan=torch.inf).argmin())
+        s["best"] = probes[row : row + 1].points()[0]
+        s["best_value"] = float(values[row])
+        s["settled"] = fit.value
+        repeats = 2 if s["waves"] == 0 else 1 if s["noise"] > 0 or s["value"] is None else 0
+        s["trials"] = torch.cat([x.new_zeros(repeats, len(x)), (target - x)[None]])
+
+    def settle(self, values: Values) -> None:
+        """Move, and set the next spread."""
+        s, x = self._now, self.center.detach().clone()
+        trials, told = s["trials"], values.nan_to_num(nan=torch.inf, posinf=torch.inf)
+        s["trials"] = None
+        repeats = len(trials) - 1
+        s["tried"], s["told"] = x + trials, values.clone()
+        if s["waves"] == 0:
+            spread = float((values[0] - values[1]).abs()) / 2**0.5
+            s["noise"] = spread if np.isfinite(spread) else 0.0
+        s["waves"] += 1
+        if repeats:
+            s["value"] = float(told[:repeats].mean())
+        level, found = s["value"], float(told[-1])
+        ratio = (level - found) / max(s["predicted"], 1e-300) if np.isfinite(level) else 0.0
+        length = float(trials[-1].norm()) / (s["spread"] * len(x) ** 0.5)
+        if s["noise"] > 0:
+            if found < level + s["noise"]:
+                self._move(x + trials[-1], found)
+        elif min(found, s["best_value"]) < level:
+            self._move(*((x + trials[-1], found) if found <= s["best_value"] else (s["best"], s["best_value"])))
+        clear = s["noise"] == 0.0 or s["predicted"] > CLEAR * s["noise"]
+        if ratio > GOOD and length > 1:
+            s["spread"] *= GROW
+        elif ratio < BAD and clear:
+            s["spread"] *= SHRINK
+        elif length < 0.5 and clear:
+            s["spread"] *= max(0.4, ROOM * length)
+        least = max(NARROWEST, float(self._least.max()))
+        s["spread"] = min(max(s["spread"], least), max(WIDEST, least))
+
+    @property
+    def _now(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.state[self.center]
+        return state
+
+    def _move(self, point: Vector, value: float) -> None:
+        with torch.no_grad():
+            self.center.copy_(point.clamp(self._lower, self._upper))
+        self._now["value"] = value
+
+
+def step_within(fit: Fit, radius: float) -> tuple[Array, float]:
+    """The minimum of a quadratic within a ball around its centre, and the decrease that it promises."""
+    bends, axes = np.linalg.eigh(fit.curvature)
+    slope = axes.T @ fit.slope
+    size = float(np.linalg.norm(slope))
+    lift = max(0.0, -float(bends[0])) + 1e-12 * (abs(float(bends[-1])) + size)
+
+    def step(more: float) -> Array:
+        return np.asarray(-slope / np.maximum(bends + more, 1e-300))
+
+    low, high = lift, lift + size / radius
+    if bends[0] > 0 and np.linalg.norm(step(0.0)) <= radius:
+        move = step(0.0)
+    else:
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if np.linalg.norm(step(middle)) > radius else (low, middle)
+        move = step(high)
+    promised = -float(slope @ move + 0.5 * (bends * move * move).sum())
+    return axes @ move, promised
