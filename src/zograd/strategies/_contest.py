@@ -10,7 +10,7 @@ import torch
 from zograd._checks import count, require
 from zograd._parameters import Parameters
 from zograd._probes import Dense, Probes
-from zograd._typing import Values, Vector
+from zograd._typing import Values
 from zograd.optim import StepRule
 from zograd.strategies._descent import Descent
 from zograd.strategies._strategy import Step, Strategy
@@ -195,7 +195,8 @@ class Contest(Strategy):
         s["measuring"] = False
         if s["spent"] == 0:  # the start
             s["origin"], s["place"] = level, (s["place"][0], level)
-            return self._begin(s["turn"])
+            self._begin(s["turn"])
+            return
         gain = (s["before"] - level) / s["spent"] if math.isfinite(level) else -math.inf
         s["gains"].append((gain, s["turn"]))
         if level < (s["place"] if s["ahead"] is None else s["ahead"])[1]:
@@ -203,29 +204,31 @@ class Contest(Strategy):
         if s["ahead"] is not None and not (s["round"] == "first" and s["turns"]):
             s["place"], s["ahead"] = s["ahead"], None
         if s["turns"]:
-            return self._begin(s["turns"].pop(0))
-        if s["round"] == "led":
-            self._go_on(level)
-        else:
+            self._begin(s["turns"].pop(0))
+        elif s["round"] != "led":
             self._choose()
+        elif not self._challenged():
+            s["before"], s["spent"] = level, 0
+            self._set_rate()
 
-    def _go_on(self, level: float) -> None:
-        """The leader again, from where it is; or the others, where it has become slow."""
+    def _challenged(self) -> bool:
+        """Whether the leader has become so slow that the others are tried; if so, the first of them begins."""
         s = self._now
         s["gains"], s["heats"] = s["gains"][-RECENT:], s["heats"] + 1
-        if s["heats"] >= RECENT:
-            mean = sum(gain for gain, _ in s["gains"]) / len(s["gains"])
-            s["reference"] = max(s["reference"], mean)
-            if mean <= (SLOWER if s["heats"] >= s["patience"] else 0.0) * s["reference"]:
-                row, rate = s["leader"]
-                turns = [(other, one.rate) for other, one in enumerate(self.contestants) if other != row]
-                if rate and mean <= STALLED * s["reference"]:
-                    turns.insert(0, (row, CUT * rate))
-                if turns:
-                    s["turns"], s["round"], s["gains"] = turns, "tried", [(mean, s["leader"])]
-                    return self._begin(s["turns"].pop(0))
-        s["before"], s["spent"] = level, 0
-        self._set_rate()
+        if s["heats"] < RECENT:
+            return False
+        mean = sum(gain for gain, _ in s["gains"]) / len(s["gains"])
+        s["reference"] = max(s["reference"], mean)
+        if mean > (SLOWER if s["heats"] >= s["patience"] else 0.0) * s["reference"]:
+            return False
+        row, rate = s["leader"]
+        turns = [(other, one.rate) for other, one in enumerate(self.contestants) if other != row]
+        if rate and mean <= STALLED * s["reference"]:
+            turns.insert(0, (row, CUT * rate))
+        if turns:
+            s["turns"], s["round"], s["gains"] = turns[1:], "tried", [(mean, s["leader"])]
+            self._begin(turns[0])
+        return bool(turns)
 
     def _choose(self) -> None:
         """The fastest of the round leads."""

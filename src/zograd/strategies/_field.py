@@ -1,0 +1,42 @@
+"""Who competes where there are many parameters and no noise."""
+
+from functools import partial
+
+import torch
+
+from zograd._parameters import Parameters
+from zograd.estimators import CoordinateGradient, GradientEstimator, RandomGradient, SmoothedGradient
+from zograd.optim import BlockNewton
+from zograd.strategies._contest import Contestant
+from zograd.strategies._descent import Descent, OptimizerFactory
+
+SAMPLES = 8
+"""Directions a step."""
+FORWARD, NEAR, WIDE = 1e-3, 0.0125, 0.2
+"""How far one-sided, mirrored and wide mirrored directions look, in units of the parameters."""
+RATE, WIDE_RATE = 0.01, 0.1
+"""Adam's first learning rates for them."""
+BLOCK = 64
+"""Coordinates that move together."""
+LENGTH = 0.05
+"""How far a block's probes look."""
+
+
+def field(parameters: Parameters, seed: int) -> list[Contestant]:
+    """Directions one-sided (fewest evaluations, for smooth programs), mirrored, and wide (for plateaus); and blocks."""
+
+    def entered(
+        name: str, estimator: GradientEstimator, rate: float = 0.0, rule: OptimizerFactory = torch.optim.Adam
+    ) -> Contestant:
+        optimizer = partial(rule, lr=rate) if rate else rule
+        make = partial(Descent, parameters, estimator=estimator, optimizer=optimizer, seed=seed)
+        return Contestant(name, make, rate)
+
+    block = min(BLOCK, parameters.dimension)
+    newton = partial(BlockNewton, block=BLOCK)
+    return [
+        entered("one-sided directions", RandomGradient(SAMPLES, step=FORWARD, central=False), RATE),
+        entered("mirrored directions", SmoothedGradient(NEAR, SAMPLES), RATE),
+        entered("wide mirrored directions", SmoothedGradient(WIDE, SAMPLES), WIDE_RATE),
+        entered(f"blocks of {block} coordinates", CoordinateGradient(step=LENGTH), rule=newton),
+    ]
