@@ -23,8 +23,8 @@ def contestant(name, rate, seed=0, estimator=None):
     return Contestant(name, lambda: zo.Descent(START, estimator=estimator, optimizer=adam, seed=seed), rate)
 
 
-def blocks(seed=0):
-    newton = functools.partial(zo.optim.BlockNewton, block=2)
+def blocks(seed=0, furthest=0.3):
+    newton = functools.partial(zo.optim.BlockNewton, block=2, furthest=furthest)
     return Contestant(
         "blocks", lambda: zo.Descent(START, estimator=zo.CoordinateGradient(0.05), optimizer=newton, seed=seed)
     )
@@ -110,7 +110,7 @@ def cliff(points):
 
 def test_where_nobody_gets_on_blocks_begin_anew_at_the_start_once():
     said = []
-    contest = make(contestant("directions", 2e-2), blocks(), report=said.append, budget=3000)
+    contest = make(contestant("directions", 2e-2), blocks(furthest=1e-3), report=said.append, budget=3000)
     contest.tell(cliff(contest.ask().points()))
     best = math.inf
     anew = 0

@@ -118,7 +118,8 @@ class Contest(Strategy):
     @property
     def current(self) -> Descent:
         """The descent whose heat it is."""
-        return self._descents[self._now["turn"][0]]
+        row: int = self._now["turn"][0]
+        return self._descents[row]
 
     def ask(self) -> Probes:
         """The centre, at the end of a heat; else what the contestant asks."""

@@ -25,18 +25,15 @@ LENGTH = 0.05
 def field(parameters: Parameters, seed: int) -> list[Contestant]:
     """Directions one-sided (fewest evaluations, for smooth programs), mirrored, and wide (for plateaus); and blocks."""
 
-    def entered(
-        name: str, estimator: GradientEstimator, rate: float = 0.0, rule: OptimizerFactory = torch.optim.Adam
-    ) -> Contestant:
-        optimizer = partial(rule, lr=rate) if rate else rule
-        make = partial(Descent, parameters, estimator=estimator, optimizer=optimizer, seed=seed)
-        return Contestant(name, make, rate)
+    def entered(name: str, estimator: GradientEstimator, rule: OptimizerFactory, rate: float = 0.0) -> Contestant:
+        return Contestant(name, partial(Descent, parameters, estimator=estimator, optimizer=rule, seed=seed), rate)
 
-    block = min(BLOCK, parameters.dimension)
+    adam, wide = partial(torch.optim.Adam, lr=RATE), partial(torch.optim.Adam, lr=WIDE_RATE)
     newton = partial(BlockNewton, block=BLOCK)
+    blocks = f"blocks of {min(BLOCK, parameters.dimension)} coordinates"
     return [
-        entered("one-sided directions", RandomGradient(SAMPLES, step=FORWARD, central=False), RATE),
-        entered("mirrored directions", SmoothedGradient(NEAR, SAMPLES), RATE),
-        entered("wide mirrored directions", SmoothedGradient(WIDE, SAMPLES), WIDE_RATE),
-        entered(f"blocks of {block} coordinates", CoordinateGradient(step=LENGTH), rule=newton),
+        entered("one-sided directions", RandomGradient(SAMPLES, step=FORWARD, central=False), adam, RATE),
+        entered("mirrored directions", SmoothedGradient(NEAR, SAMPLES), adam, RATE),
+        entered("wide mirrored directions", SmoothedGradient(WIDE, SAMPLES), wide, WIDE_RATE),
+        entered(blocks, CoordinateGradient(step=LENGTH), newton),
     ]
