@@ -10,11 +10,11 @@ from zograd.optim import BlockNewton
 from zograd.strategies._contest import Contestant
 from zograd.strategies._descent import Descent, OptimizerFactory
 
-SAMPLES = 8
-"""Directions a step."""
-FORWARD, NEAR, WIDE = 1e-3, 0.0125, 0.2
+SAMPLES, PAIRS = 8, 2
+"""Directions a step, and pairs of those mirrored near."""
+FORWARD, NEAR, WIDE = 1e-3, 0.04, 0.2
 """How far one-sided, mirrored and wide mirrored directions look, in units of the parameters."""
-RATE, WIDE_RATE = 0.01, 0.1
+RATE, NEAR_RATE, WIDE_RATE = 0.01, 0.005, 0.1
 """Adam's first learning rates for them."""
 BLOCK = 64
 """Coordinates that move together."""
@@ -28,12 +28,12 @@ def field(parameters: Parameters, seed: int) -> list[Contestant]:
     def entered(name: str, estimator: GradientEstimator, rule: OptimizerFactory, rate: float = 0.0) -> Contestant:
         return Contestant(name, partial(Descent, parameters, estimator=estimator, optimizer=rule, seed=seed), rate)
 
-    adam, wide = partial(torch.optim.Adam, lr=RATE), partial(torch.optim.Adam, lr=WIDE_RATE)
+    adam, near, wide = (partial(torch.optim.Adam, lr=rate) for rate in (RATE, NEAR_RATE, WIDE_RATE))
     newton = partial(BlockNewton, block=BLOCK)
     blocks = f"blocks of {min(BLOCK, parameters.dimension)} coordinates"
     return [
         entered("one-sided directions", RandomGradient(SAMPLES, step=FORWARD, central=False), adam, RATE),
-        entered("mirrored directions", SmoothedGradient(NEAR, SAMPLES), adam, RATE),
+        entered("mirrored directions", SmoothedGradient(NEAR, PAIRS), near, NEAR_RATE),
         entered("wide mirrored directions", SmoothedGradient(WIDE, SAMPLES), wide, WIDE_RATE),
         entered(blocks, CoordinateGradient(step=LENGTH), newton),
     ]
