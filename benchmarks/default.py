@@ -1,8 +1,8 @@
 """What `zo.minimize` needs with nothing tuned, as a multiple of what the best tuned method of the suite needs.
 
-It measures nothing: it reads what ``suite.py`` has written. For each case and target, the fewest median evaluations among all
-tuned methods, and those of the default over them. A ratio below 1 says that the default was faster; ``inf`` that it missed
-a target that a tuned method reached.
+It measures nothing: it reads what ``suite.py`` has written. For each case and target, the fewest median evaluations
+among all tuned methods, and those of the default over them. A ratio below 1 says that the default was faster; ``inf``
+that it missed a target that a tuned method reached.
 
     OMP_NUM_THREADS=1 python benchmarks/suite.py
     python benchmarks/default.py

@@ -53,7 +53,7 @@ def test_the_table_is_printed(default, tmp_path, capsys):
     results = suite.Results(tmp_path / "suite.csv", suite.FIELDS, suite.KEY)
     for seed in (1000, 0):
         for method, settings in ((default.DEFAULT, {}), ("CMA-ES", {"spread": 0.1})):
-            results.append({name: "" for name in suite.FIELDS} | row(method, seed, {"1.5": 10}, settings))
+            results.append(dict.fromkeys(suite.FIELDS, "") | row(method, seed, {"1.5": 10}, settings))
     default.main(["--results", str(tmp_path / "suite.csv")])
     said = capsys.readouterr().out
     assert "within 1.5 times on 100% of 1 cases, worst 1.00" in said
