@@ -25,6 +25,7 @@ from _runner import GENERATED, RESULTS, Results, Row, sweep, table, write
 from torch import Tensor
 
 import zograd as zo
+from zograd.estimators import _quadratic
 
 FIELDS = ["problem", "method", "rate", "seed", "evaluations", "best", "budget", "machine"]
 KEY = ["problem", "method", "rate", "seed"]
@@ -100,6 +101,7 @@ def method(name: str, problem: str, spread: float, pairs: int, rate: float) -> t
         return released(problem, spread)
     return {
         "plain ES": lambda: (zo.RandomGradient(samples=pairs, step=spread), adam),
+        "plain ES, no momentum": lambda: (zo.RandomGradient(samples=pairs, step=spread), bare),
         "published, tuned": lambda: (zo.PublishedSurrogate(spread=spread, samples=pairs, rate=5e-3), adam),
         "linear": lambda: (polynomial(degree="linear"), bare),
         "linear, momentum too": lambda: (polynomial(degree="linear"), adam),
@@ -108,6 +110,9 @@ def method(name: str, problem: str, spread: float, pairs: int, rate: float) -> t
         "neural": lambda: (zo.NeuralSurrogate(spread=spread, samples=pairs), adam),
         "neighbours": lambda: (zo.NearestNeighbourGradient(spread=spread, samples=pairs), bare),
         "trust region": lambda: (polynomial(), zo.optim.TrustRegion),
+        "trust region, one pair": lambda: (polynomial(samples=1), zo.optim.TrustRegion),
+        "quasi-Newton (default)": lambda: (zo.FrameGradient(), zo.optim.QuasiNewton),
+        "trust region, values alike": lambda: (polynomial(), zo.optim.TrustRegion),
         "trust region, no memory": lambda: (
             polynomial(window=2 * pairs + 1),
             zo.optim.TrustRegion,
@@ -116,17 +121,19 @@ def method(name: str, problem: str, spread: float, pairs: int, rate: float) -> t
 
 
 METHODS = [
-    "plain ES", "released", "published, tuned", "linear", "linear, momentum too", "linear, no memory", "polynomial",
-    "neural", "neighbours", "trust region", "trust region, no memory",
+    "plain ES", "plain ES, no momentum", "released", "published, tuned", "linear", "linear, momentum too",
+    "linear, no memory", "polynomial", "neural", "neighbours", "trust region", "trust region, values alike",
+    "trust region, no memory", "trust region, one pair", "quasi-Newton (default)",
 ]  # fmt: skip
-UNTUNED = ("released", "trust region", "trust region, no memory")
+UNTUNED = ("released", *METHODS[-5:])
+LOW = _quadratic.LOW
 
 
 def fits(name: str, problem: str, dimension: int) -> bool:
     """Whether a method is for a problem."""
     if name == "released":
         return problem in ("toy", "rosenbrock")
-    if name.startswith("trust"):
+    if name.startswith(("trust", "quasi")):
         return dimension <= 16
     if name == "polynomial":
         return dimension <= 48
@@ -136,6 +143,8 @@ def fits(name: str, problem: str, dimension: int) -> bool:
 def work(task: Row) -> Row:
     """One descent to the target or the end of the budget."""
     torch.set_num_threads(1)
+    # So large that high values count as much as low ones.
+    _quadratic.LOW = 1e9 if str(task["method"]).endswith("alike") else LOW
     make, target, budget, spread, pairs = PROBLEMS[task["problem"]]
     function, start = make(int(task["seed"]))
     exact = functools.partial(bowl, dimension=len(start))(int(task["seed"]))[0] if "noise" in task["problem"] else None
@@ -158,20 +167,21 @@ def work(task: Row) -> Row:
 
 
 def report(results: Results) -> None:
-    """The table: a problem a row, a method a column."""
-    header = ["problem", "target", *METHODS]
+    """The table: a method a row, a problem a column."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in results.rows:
+        runs = found.setdefault((row["problem"], row["method"]), {})
+        runs.setdefault(row["rate"], []).append(float(row["evaluations"] or math.inf))
+    problems = [name for name in PROBLEMS if any(name == problem for problem, _ in found)]
     rows = []
-    for problem, (_, target, _, _, _) in PROBLEMS.items():
+    for name in METHODS:
         cells = []
-        for name in METHODS:
-            found: dict[str, list[float]] = {}
-            for row in results.rows:
-                if row["problem"] == problem and row["method"] == name:
-                    found.setdefault(row["rate"], []).append(float(row["evaluations"] or math.inf))
-            least = min((statistics.median(runs) for runs in found.values()), default=None)
+        for problem in problems:
+            medians = [statistics.median(runs) for runs in found.get((problem, name), {}).values()]
+            least = min(medians, default=None)
             cells.append("" if least is None else "not reached" if math.isinf(least) else f"{least:.0f}")
-        if any(cells):
-            rows.append([problem, target, *cells])
+        rows.append([name, *cells])
+    header = ["evaluations to", *(f"{problem} {PROBLEMS[problem][1]:g}" for problem in problems)]
     text = table(header, rows)
     write(GENERATED / "surrogates_ablation.md", text)
     print(text)

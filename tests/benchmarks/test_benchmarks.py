@@ -24,7 +24,7 @@ def load(monkeypatch):
     """The scripts find each other by their folder, as they do when they are run."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module
-    for name in ("_machine", "_runner", "bbob", "failures", "overhead"):
+    for name in ("_machine", "_runner", "bbob", "failures", "overhead", "surrogates_ablation"):
         sys.modules.pop(name, None)
 
 
@@ -122,3 +122,15 @@ def test_overhead(load, tmp_path):
     assert min(float(row["microseconds"]) for row in found) > 0
     assert all(0 < float(row["share"]) < 1 for row in found if row["case"] == "batched")
     assert "microseconds an evaluation" in report.read_text()
+
+
+def test_surrogates(load, tmp_path, monkeypatch):
+    ablation = load("surrogates_ablation")
+    monkeypatch.setattr(ablation, "GENERATED", tmp_path)
+    results = ablation.Results(tmp_path / "s.csv", ablation.FIELDS, ablation.KEY)
+    tasks = [{"problem": "bowl_10", "method": name, "rate": 1.0, "seed": 0} for name in ("plain ES", "trust region")]
+    ablation.sweep(tasks, ablation.work, results)
+    plain, region = (int(row["evaluations"]) for row in results.rows)
+    assert region < plain < 4000
+    ablation.report(results)
+    assert f"| trust region | {region} |" in (tmp_path / "surrogates_ablation.md").read_text()

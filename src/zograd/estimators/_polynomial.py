@@ -113,18 +113,23 @@ class PolynomialSurrogate(Surrogate):
             told = values.detach().cpu().double()[kept].numpy()[:, None]
             self._replay(points.shape[1]).add(points.detach().cpu().double()[kept].numpy(), told)
 
-    def fit(self, center: Vector) -> Fit | None:
-        """The quadratic around any centre, in units of the spread; ``None`` for a linear model or before any value."""
+    def fit(self, center: Vector, low: bool = False) -> Fit | None:
+        """The quadratic around any centre, in units of the spread; ``None`` for a linear model or before any value.
+
+        Args:
+            center: Shape (d,).
+            low: Whether low values count more than high ones: for a minimum at the foot of steep walls.
+        """
         replay = self._memory["replay"]
         if replay is None or not len(replay):
             return None
         here = center.detach().cpu().double().numpy()
+        key = (replay.added, self.spread, low)
         known = self._memory["fit"]
-        # A step rule asks for the fit that the gradient was made of.
-        if known is None or known[0] != (replay.added, self.spread) or not np.array_equal(known[1], here):
+        if known is None or known[0] != key or not np.array_equal(known[1], here):
             z = (replay.rows - here) / self.spread
-            fitted = _quadratic.fit(z, replay.numbers[:, 0], self._model(len(center)) == "quadratic")
-            known = self._memory["fit"] = ((replay.added, self.spread), here, fitted)
+            fitted = _quadratic.fit(z, replay.numbers[:, 0], self._model(len(center)) == "quadratic", low)
+            known = self._memory["fit"] = (key, here, fitted)
         fit: Fit = known[2]
         return fit
 
@@ -134,7 +139,7 @@ class PolynomialSurrogate(Surrogate):
         if span is None and replay is None:
             return {}
         kept = span.state() if span is not None else replay.state()
-        return {**self._common_state(), "span": span is not None, "kept": kept, "spread": self.spread}
+        return {**self._common_state(), "span": span is not None, "kept": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""

@@ -13,6 +13,9 @@ LINEAR, CURVED = 1e-9, 1e-6
 FAR = 2.0
 """Samples further away than so many spreads count less and less."""
 
+LOW = 0.5
+"""Where low values are wanted, those above the lowest by so many median excesses count half."""
+
 
 @final
 @dataclass(frozen=True)
@@ -49,13 +52,16 @@ def size(dimension: int, full: bool) -> int:
     return 1 + dimension + (dimension * (dimension + 1) // 2 if full else dimension)
 
 
-def fit(z: Array, values: Array, full: bool) -> Fit:
-    """Fit a quadratic, full or diagonal, to values at z of shape (n, d); near samples count most."""
+def fit(z: Array, values: Array, full: bool, low: bool = False) -> Fit:
+    """Fit a quadratic, full or diagonal, to values at z of shape (n, d); near samples count most, and ``low`` ones."""
     n, d = z.shape
     across, along, factors = _products(d, full)
     curved = z[:, across] * z[:, along] * factors
     features = np.concatenate([np.ones((n, 1)), z, curved], axis=1)
     weight = 1 / (1 + (np.square(z).sum(1) / (d * FAR**2)) ** 2)
+    if low:
+        above = values - values.min()
+        weight /= 1 + (above / (LOW * float(np.median(above)) or 1.0)) ** 2
     level = float((weight * values).sum() / weight.sum())
     told = values - level
     scale = float(np.sqrt((weight * told**2).sum() / weight.sum())) or 1.0

@@ -45,9 +45,10 @@ class TrustRegion(StepRule):
     .. math:: s = \operatorname{argmin}_{\lVert s \rVert \le 2 \sqrt d\, \sigma} g \cdot s + \tfrac12 s^\top H s,
        \qquad \rho = \frac{f(x) - f(x + s)}{-(g \cdot s + \frac12 s^\top H s)}
 
-    and the ratio of actual to predicted decrease sets the next spread: wider above 0.75, half below 0.1, so that it
-    shrinks with progress, and a step uphill is noticed at once. The centre moves to the best point seen, the samples
-    included. Where all values are equal (a plateau) the spread doubles.
+    where low values count most in the fit (those higher by half the median excess count half), so that walls do not
+    outweigh a valley's floor. The ratio of actual to predicted decrease sets the next spread: wider above 0.75, half
+    below 0.1, so that it shrinks with progress, and a step uphill is noticed at once. The centre moves to the best
+    point seen, the samples included. Where all values are equal (a plateau) the spread doubles.
 
     Under noise, noticed because the first centre is evaluated twice, the lowest value is luck: the centre follows
     the model, its value is the model's, and the spread stays wide enough for differences to be clear.
@@ -136,7 +137,8 @@ class TrustRegion(StepRule):
             ArgumentError: When the surrogate is a linear one.
         """
         s, x = self._now, self.center.detach()
-        fit = self._surrogate.fit(x) if self._surrogate is not None else None
+        # Under noise low values are luck; else they are what the walls of a valley must not outweigh.
+        fit = self._surrogate.fit(x, low=s["noise"] == 0.0) if self._surrogate is not None else None
         if fit is None:
             raise ArgumentError(
                 f"`estimator` must fit a quadratic, found a linear model of {len(x)} parameters. Pass "
