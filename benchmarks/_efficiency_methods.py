@@ -113,8 +113,9 @@ def pool(work: Work, evaluations: int) -> Times:
     import zograd as zo
 
     stream = zograd_workers().stream
-    # What an evaluation costs is learned from the first ones, whoever is asked.
-    return evaluations, *timed(lambda: list(stream(zo.pointwise(work), _wave(evaluations))))
+    # What an evaluation costs is learned from the first ones, whoever is asked. Points are arrays, as for the peers.
+    box = zo.pointwise(work).over(zo.Parameters(np.zeros(DIMENSION)))
+    return evaluations, *timed(lambda: list(stream(box, _wave(evaluations))))
 
 
 def pool_starts() -> float:

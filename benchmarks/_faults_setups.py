@@ -127,7 +127,7 @@ def zograd_minimize(fun: Faulty, held: Held) -> None:
     held.begin()
     given = {"evaluations": ROWS, "workers": WORKERS, "timeout": LIMIT_SECONDS}
     whole = zo.RandomGradient(samples=ROWS // 2)  # one step asks for all of them; the default has smaller steps
-    zo.minimize(fun.ordered, START, bounds=(LOW, HIGH), estimator=whole, run=run, **given)
+    zo.minimize(fun.placed, START, bounds=(LOW, HIGH), estimator=whole, run=run, **given)
 
 
 ZOGRAD: dict[str, tuple[Setup, str, str]] = {

@@ -27,12 +27,13 @@ LAYERS: list[set[str]] = [
     {"_configuration", "_snapshot", "_record", "_result", "_terminate", "testing"},
     {"_run"},
     {"_minimize"},
+    {"_minimize_least_squares"},
     {"problems"},
     {"report"},
     {"cli"},
     {"__main__"},
 ]
-BESIDE = {("_checks", "_errors"), ("strategies", "optim"), ("_bounds", "_leaves")}
+BESIDE = {("_checks", "_errors"), ("strategies", "optim"), ("_bounds", "_leaves"), ("nn", "_backward")}
 FACE = "zograd"  # `import zograd`: the public names only
 
 PUBLIC = [
@@ -46,6 +47,7 @@ PUBLIC = [
     "EvaluationError",
     "ForwardGradient",
     "FrameGradient",
+    "GaussNewton",
     "GradientError",
     "GradientEstimator",
     "MissingExtraError",
@@ -72,6 +74,8 @@ PUBLIC = [
     "batched",
     "differentiable",
     "minimize",
+    "minimize_least_squares",
+    "nn",
     "optim",
     "pointwise",
     "read_run",

@@ -264,18 +264,19 @@ class Restless(nn.Module):
         return (x * self.weight + self.average).sum(1)
 
 
-def test_every_probe_starts_from_the_same_state() -> None:
+@pytest.mark.parametrize("reuse", [False, True])
+def test_every_probe_starts_from_the_same_state(reuse) -> None:
     model, reference = Restless(), Restless()
     x = torch.randn(3, 2, dtype=torch.float64)
     buffer = model.average
-    loss = zo.backward(model, lambda o: o.square().sum(), x, estimator=COORDINATES)
+    loss = zo.backward(model, lambda o: o.square().sum(), x, estimator=COORDINATES, reuse=reuse)
     state = torch.get_rng_state()
     torch.manual_seed(0)
     torch.randn(3, 2, dtype=torch.float64)
     expected = reference(x).square().sum()
     expected.backward()
     assert torch.equal(state, torch.get_rng_state())
-    assert model.seen == [0] * 5
+    assert model.seen == [0] * (3 if reuse else 5)
     assert torch.equal(loss, expected.detach())
     assert agreement(model, reference) < 1e-7
     assert same_state(model, reference)
@@ -291,7 +292,7 @@ def test_an_exception_leaves_everything_as_it_was(fail_at, error, estimator) -> 
     x = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = error if fail_at == 0 or error is KeyboardInterrupt else zo.EvaluationError
     with pytest.raises(expected, match="broken") as caught:
-        zo.backward(model, torch.sum, x, estimator=estimator, on_failure="raise")
+        zo.backward(model, torch.sum, x, estimator=estimator, on_failure="raise", reuse=False)
     if expected is zo.EvaluationError:
         assert isinstance(caught.value.__cause__, ValueError)
         assert caught.value.row == fail_at - 1
@@ -304,10 +305,11 @@ def test_an_exception_leaves_everything_as_it_was(fail_at, error, estimator) -> 
 def test_a_lost_probe_is_left_out_or_counted() -> None:
     x = torch.ones(1, 2, dtype=torch.float64)
     model = Restless(fail_at=1)
-    zo.backward(model, torch.sum, x, estimator=zo.CoordinateGradient(step=0.5))
+    zo.backward(model, torch.sum, x, estimator=zo.CoordinateGradient(step=0.5), reuse=False)
     torch.testing.assert_close(model.weight.grad, torch.ones(2, dtype=torch.float64))
     model = Restless(fail_at=1)
-    loss = zo.backward(model, torch.sum, x, estimator=zo.CoordinateGradient(step=0.5), on_failure=zo.value(100.0))
+    estimator, penalty = zo.CoordinateGradient(step=0.5), zo.value(100.0)
+    loss = zo.backward(model, torch.sum, x, estimator=estimator, on_failure=penalty, reuse=False)
     torch.testing.assert_close(model.weight.grad[0].item(), 100.0 - (float(loss) - 0.5))
 
 
@@ -315,7 +317,7 @@ def test_all_probes_lost() -> None:
     model = nn.Linear(2, 1)
     losses = iter([torch.ones(())] + [torch.tensor(math.nan)] * 6)
     with pytest.raises(zo.EvaluationError, match=r"every one of the 6 probes was lost \(6 invalid\)"):
-        zo.backward(model, lambda _: next(losses), torch.ones(1, 2))
+        zo.backward(model, lambda _: next(losses), torch.ones(1, 2), reuse=False)
 
 
 @FORWARD_MODE
@@ -388,7 +390,7 @@ def test_the_default_estimator_follows_the_number_of_parameters() -> None:
         calls = []
         model = nn.Linear(size, 1)
         model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        zo.backward(model, torch.sum, torch.ones(1, size))
+        zo.backward(model, torch.sum, torch.ones(1, size), reuse=False)
         assert len(calls) == 1 + price
 
 

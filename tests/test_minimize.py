@@ -254,7 +254,7 @@ def test_lost_evaluations_are_left_out_counted_and_said(name, given):
 
 
 def test_a_vector_every_time_is_an_error_that_says_so():
-    with pytest.raises(zo.EvaluationError, match=r"must return one number, found shape \(2,\)"):
+    with pytest.raises(zo.EvaluationError, match=r"must return one number a point, found an output of shape \(2,\)"):
         zo.minimize(lambda x: np.zeros(2), np.zeros(3))
 
 
@@ -349,3 +349,14 @@ def test_progress_is_shown_when_asked_for(capsys):
     assert "best" in capsys.readouterr().err
     zo.minimize(sphere, np.zeros(2), evaluations=50, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_a_first_row_of_the_wrong_shape_does_not_condemn_the_others():
+    calls = iter(range(100))
+
+    def first_wrong(x):
+        return np.ones(3) if next(calls) == 0 else float((x**2).sum())
+
+    result = zo.minimize(first_wrong, np.ones(3), evaluations=60)
+    assert result.lost == 1
+    assert result.fun < 1

@@ -1,6 +1,6 @@
 """zograd: gradients for programs that have none."""
 
-from zograd import optim
+from zograd import nn, optim
 from zograd._backward import backward
 from zograd._differentiable import differentiable
 from zograd._errors import (
@@ -13,6 +13,7 @@ from zograd._errors import (
     ZogradWarning,
 )
 from zograd._minimize import minimize
+from zograd._minimize_least_squares import minimize_least_squares
 from zograd._parameters import Parameters
 from zograd._probes import Coordinates, Dense, Probes, Seeded
 from zograd._record import Record, read_run
@@ -33,7 +34,7 @@ from zograd.estimators import (
     SmoothedGradient,
 )
 from zograd.evaluate import Pool, retry, value
-from zograd.strategies import Descent, Step, Strategy
+from zograd.strategies import Descent, GaussNewton, Step, Strategy
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ __all__ = [
     "EvaluationError",
     "ForwardGradient",
     "FrameGradient",
+    "GaussNewton",
     "GradientError",
     "GradientEstimator",
     "MissingExtraError",
@@ -74,6 +76,8 @@ __all__ = [
     "batched",
     "differentiable",
     "minimize",
+    "minimize_least_squares",
+    "nn",
     "optim",
     "pointwise",
     "read_run",

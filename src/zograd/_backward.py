@@ -12,8 +12,9 @@ from torch.nn.parameter import is_lazy
 
 from zograd._checks import instance, require
 from zograd._errors import EvaluationError
+from zograd._probes import Coordinates
 from zograd._typing import Vector
-from zograd.blackbox import ModuleLoss, ModuleState
+from zograd.blackbox import ModuleLoss, ModuleState, TracedLoss
 from zograd.estimators import GradientEstimator
 from zograd.estimators._default import default_estimator
 from zograd.evaluate import Collector, FailurePolicy, InProcess, failure_policy, last_words
@@ -30,6 +31,7 @@ def backward(
     parameters: Iterable[Tensor] | None = None,
     on_failure: str | FailurePolicy = "drop",
     generator: torch.Generator | None = None,
+    reuse: bool = True,
 ) -> Tensor:
     r"""The gradient of a network's loss into ``.grad``, from forward passes alone.
 
@@ -61,6 +63,9 @@ def backward(
         parameters: The parameters to estimate, as tensors; by default all of the model that require a gradient.
         on_failure: Of a probe that raises or is NaN or inf: ``"drop"`` leaves it out of the gradient, ``"raise"``
             stops, ``zo.value(x)`` counts it as x.
+        reuse: Whether the probes of `CoordinateGradient` may reuse what the coordinate that they move does not reach
+            (`TracedLoss`): the same gradient for a part of the price. Python code of model and loss then runs once.
+            A model that cannot be recorded is evaluated as it is. `zograd.nn.backward` is faster still.
         generator: What directions are drawn from (a CPU generator). ``None`` keeps one for each model, seeded with
             ``torch.initial_seed()`` at its first call: ``torch.manual_seed`` before it makes a training run repeat.
 
@@ -91,16 +96,16 @@ def backward(
     if estimator is not None:
         instance("estimator", estimator, GradientEstimator, "a GradientEstimator", "Try zo.RandomGradient().")
     policy = failure_policy(on_failure)
-    chosen = _chosen(model, parameters)
+    chosen = chosen_parameters(model, parameters)
     with torch.no_grad():
         box = ModuleLoss(model, loss_fn, inputs, chosen)
         before = ModuleState(model)
         try:
-            loss = _finite(box.loss().detach().clone(), policy)
+            loss = finite_loss(box.loss().detach().clone(), policy)
             after = ModuleState(model)
             before.restore()
-            gradient = _estimated(
-                box, estimator or default_estimator(len(box.center)), policy, _drawing(model, generator)
+            gradient = estimated(
+                box, estimator or default_estimator(len(box.center)), policy, _drawing(model, generator), loss, reuse
             )
         except BaseException:
             before.restore()
@@ -114,8 +119,8 @@ def backward(
     return loss
 
 
-def _chosen(model: nn.Module, parameters: Iterable[Tensor] | None) -> list[Tensor]:
-    """The parameters to estimate, each once."""
+def chosen_parameters(model: nn.Module, parameters: Iterable[Tensor] | None, narrow: bool = False) -> list[Tensor]:
+    """The parameters to estimate, each once; of fewer than 32 bits where ``narrow`` allows it."""
     hint = "Pass some of model.parameters(), or leave it out for all that require a gradient."
     given = [p for p in model.parameters() if p.requires_grad] if parameters is None else list(parameters)
     chosen = list({id(p): p for p in given}.values())
@@ -126,12 +131,12 @@ def _chosen(model: nn.Module, parameters: Iterable[Tensor] | None) -> list[Tenso
     for p in chosen:
         good = isinstance(p, Tensor) and p.requires_grad and p.is_leaf
         require(good, "parameters", "hold tensors that require a gradient, leaves of the graph", p, hint)
-        wide = p.dtype in (torch.float32, torch.float64)
+        wide = p.dtype in (torch.float32, torch.float64) or (narrow and p.is_floating_point())
         require(wide, "parameters", "be float32 or float64", p, "16 bits do not tell a probe from the centre.")
     return chosen
 
 
-def _finite(loss: Tensor, policy: FailurePolicy) -> Tensor:
+def finite_loss(loss: Tensor, policy: FailurePolicy) -> Tensor:
     """The loss at the parameters themselves, or what stands in for it."""
     if loss.isfinite():
         return loss
@@ -144,11 +149,24 @@ def _finite(loss: Tensor, policy: FailurePolicy) -> Tensor:
     return torch.full_like(loss, policy.fill)
 
 
-def _estimated(
-    box: ModuleLoss, estimator: GradientEstimator, policy: FailurePolicy, generator: torch.Generator
+def estimated(
+    plain: ModuleLoss,
+    estimator: GradientEstimator,
+    policy: FailurePolicy,
+    generator: torch.Generator,
+    loss: Tensor,
+    reuse: bool,
 ) -> Vector:
     """The gradient of the loss in the flat vector of the parameters."""
-    probes = estimator.propose(box.center, generator)
+    probes = estimator.propose(plain.center, generator)
+    box: ModuleLoss | TracedLoss = plain
+    if reuse and isinstance(probes.offsets, Coordinates) and probes.quantity == "value":
+        # Differences where there are less than 64 bits: the values would hide them.
+        traced = TracedLoss(plain, relative=plain.center.dtype != torch.float64)
+        if traced.tape is not None:
+            box = traced
+            if traced.relative:
+                policy = replace(policy, fill=policy.fill - float(loss))
     if probes.quantity == "derivative":  # a penalty is a loss, not a slope
         policy = replace(policy, fill=math.nan)
     collector = Collector([probes], policy, shape=())

@@ -15,6 +15,7 @@ from zograd._errors import EvaluationError, GradientError
 from zograd._probes import Coordinates, Probes
 from zograd._typing import Points, Values, Weights
 from zograd.blackbox import Batched, BlackBox, FunctionBox, as_blackbox
+from zograd.blackbox.graph import recorder
 from zograd.estimators import GradientEstimator
 from zograd.estimators._default import default_estimator
 from zograd.evaluate import (
@@ -149,11 +150,22 @@ class Differentiable(nn.Module):
         batch = tuple(x.shape[: x.ndim - self.event_dims])
         require(math.prod(event) > 0, "x", "have at least one entry in a point", x)
         rows = x.reshape(math.prod(batch), math.prod(event))
-        values: Tensor = _Evaluation.apply(rows, self, event)  # type: ignore[no-untyped-call]
+        values = self._evaluated(rows, event)
         values = values.reshape((*batch, *values.shape[1:]))
         box = self._box(event)
         outputs = box.outputs if isinstance(box, FunctionBox) else None
         return values if outputs is None else outputs.unpack(values)
+
+    def _evaluated(self, rows: Points, event: tuple[int, ...]) -> Values:
+        """The program at each row: one operation for autograd, or for who records the network."""
+        listener = recorder()
+        if listener is None or not listener.depends(rows):
+            found: Tensor = _Evaluation.apply(rows, self, event)  # type: ignore[no-untyped-call]
+            return found
+        with listener.paused():
+            found = self._values(rows.detach(), event)
+        listener.write(_Recorded(self, event), (rows,), {}, found)
+        return found
 
     def get_extra_state(self) -> dict[str, Any]:
         """The generator, the count of evaluations, and what the estimator has learned."""
@@ -254,6 +266,28 @@ class Differentiable(nn.Module):
     def _sent(self, event: tuple[int, ...], wave: Sequence[Probes]) -> Iterator[Finished]:
         self.evaluations += sum(map(len, wave))
         return self.evaluator.stream(self._box(event), wave)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """The layer as one operation of a recorded forward pass (`zograd.nn`).
+
+    Args:
+        layer: The layer.
+        event: The shape of a point.
+    """
+
+    layer: Differentiable
+    event: tuple[int, ...]
+    name = "differentiable"
+
+    def __call__(self, rows: Points) -> Values:
+        return self.layer._values(rows.detach(), self.event)
+
+    def pull(self, rows: Points, sensitivity: Values) -> Points:
+        """The sensitivity of the rows, as the layer's estimator tells it."""
+        return self.layer._gradient(sensitivity, rows.detach(), self.event)
 
 
 @final

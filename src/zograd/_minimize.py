@@ -19,7 +19,7 @@ from zograd._terminate import Terminated, terminable
 from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
 from zograd.estimators import GradientEstimator
 from zograd.evaluate import NAME, FailurePolicy, Journal, Pool, evaluator_for, failure_policy
-from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Step, StrategyFactory
+from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Step, Strategy, StrategyFactory
 
 ENDINGS = {
     "budget": (0, "The budget of {budget} evaluations is spent ({nfev} used)."),
@@ -122,28 +122,65 @@ def minimize(
         if isinstance(x0, Parameters)
         else Parameters(x0, bounds=bounds, scale=scale, integers=integers, choices=choices)
     )
+
+    def make(planned: int) -> tuple[Strategy, Callable[[], str]]:
+        chooser = Chooser(parameters, planned, seed)
+        return chooser.strategy(estimator, optimizer, scheduler, strategy), lambda: chooser.said
+
+    settings: dict[str, Any] = {"estimator": estimator, "optimizer": optimizer, "scheduler": scheduler, "seed": seed}
+    if strategy is not None:
+        settings["strategy"] = strategy
+    return minimized(
+        fun, parameters, make, settings, evaluations=evaluations, max_time=max_time, target=target, callback=callback,
+        on_failure=on_failure, max_lost=max_lost, workers=workers, timeout=timeout, executor=executor, run=run,
+        seed=seed, progress=progress,
+    )  # fmt: skip
+
+
+def minimized(
+    fun: BlackBox | Callable[[Any], Any],
+    parameters: Parameters,
+    make: Callable[[int], tuple[Strategy, Callable[[], str]]],
+    settings: dict[str, Any],
+    *,
+    evaluations: int,
+    max_time: float | None,
+    target: float | None,
+    callback: Callable[[Result], Any] | None,
+    on_failure: str | FailurePolicy,
+    max_lost: float | None,
+    workers: int | None,
+    timeout: float | None,
+    executor: Executor | None,
+    run: str | os.PathLike[str] | None,
+    seed: int,
+    progress: bool | None,
+) -> Result:
+    """Run a strategy over a program from start to end: what every way to minimise does, with `minimize`'s arguments.
+
+    ``make`` goes from the budget that the run began with to the strategy, and to what is to be said of it in the end;
+    ``settings`` must be the same when the run goes on.
+    """
     require(target is None or target == target, "target", "be a number", target)
     require(callback is None or callable(callback), "callback", "be callable", callback)
     blackbox = as_blackbox(fun)
     policy = failure_policy(on_failure, max_lost)
-    if isinstance(blackbox, FunctionBox):
-        blackbox = blackbox.over(parameters)
     is_there = run is not None and (Path(run) / NAME).exists()
     # What was chosen when the run began stays, also where the budget has been raised since.
     planned = _planned(run) if run is not None and is_there else evaluations
-    chooser = Chooser(parameters, planned, seed)
-    decider = chooser.strategy(estimator, optimizer, scheduler, strategy)
+    strategy, said = make(planned)
+    if isinstance(blackbox, FunctionBox):
+        blackbox = blackbox.over(parameters, one_number=strategy.shape == ())
     evaluator = evaluator_for(policy, workers=workers, timeout=timeout, executor=executor, seed=seed)
     pool = evaluator if isinstance(evaluator, Pool) else contextlib.nullcontext()
     options: dict[str, Any] = {
         "evaluations": evaluations, "max_time": max_time, "target": target, "policy": policy, "evaluator": evaluator,
     }  # fmt: skip
     if run is None:
-        going = Run(decider, blackbox, **options)
+        going = Run(strategy, blackbox, **options)
     else:
-        settings = {"estimator": estimator, "optimizer": optimizer, "scheduler": scheduler, "seed": seed}
         begin = Run.resume if is_there else Run.create
-        going = begin(run, decider, blackbox, configuration=settings, **options)
+        going = begin(run, strategy, blackbox, configuration=settings, **options)
     where = _where(run, going)
     history: list[Step] = []
 
@@ -151,12 +188,12 @@ def minimize(
         status, sentence = ENDINGS.get(ending, (-2, ending))
         words = [
             sentence.format(budget=evaluations, nfev=going.evaluations, target=target, max_time=max_time),
-            chooser.said,
+            said(),
             where,
         ]
         if going.tally.total:
             words.append(f"{going.tally.total} evaluations were lost ({going.tally}).")
-        point, value = decider.answer
+        point, value = strategy.answer
         return Result(
             x=parameters.decode(point),
             fun=value,

@@ -39,22 +39,7 @@ STEP = ("step", "evaluations", "value", "best_value", "lost")
 
 @final
 class Record:
-    """Reads a run's file; never writes, never stands in the writer's way.
-
-    Args:
-        directory: The run's directory.
-
-    Raises:
-        RunError: When there is no run, or its file is damaged or was made by other hands.
-
-    Example:
-        >>> import tempfile, zograd as zo
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     result = zo.minimize(lambda x: x**2, 3.0, evaluations=40, run=folder + "/a")
-        ...     record = zo.read_run(folder + "/a")
-        ...     len(record.history) == result.nit, record.best_value == result.fun
-        (True, True)
-    """
+    """A run's file, read: what `read_run` returns. It never writes, and never stands in the writer's way."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
@@ -248,8 +233,11 @@ def read_run(directory: str | os.PathLike[str]) -> Record:
         >>> import tempfile, zograd as zo
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     result = zo.minimize(lambda x: x**2, 3.0, evaluations=40, run=folder + "/a")
-        ...     path = zo.read_run(folder + "/a").to_csv(folder + "/evaluations.csv")
+        ...     record = zo.read_run(folder + "/a")
+        ...     path = record.to_csv(folder + "/evaluations.csv")
+        ...     print(len(record.history) == result.nit, record.best_value == result.fun)
         ...     len(path.read_text().splitlines()) == 1 + result.nfev
+        True True
         True
     """
     return Record(directory)

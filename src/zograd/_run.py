@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, final
+from typing import Any, TypedDict, Unpack, final
 
 import torch
 
@@ -41,6 +41,16 @@ SNAPSHOT_SHARE = 0.02
 """The share of the time that taking snapshots may cost."""
 SHOWN = 6
 """Differences that an error lists."""
+
+
+@final
+class Settings(TypedDict, total=False):
+    """What `Run`, `Run.create` and `Run.resume` have in common; their meanings are with `Run`."""
+
+    evaluator: Evaluator | None
+    max_time: float | None
+    target: float | None
+    policy: FailurePolicy | None
 
 
 @final
@@ -118,11 +128,8 @@ class Run(Iterator[Step]):
         blackbox: BlackBox,
         *,
         evaluations: int,
-        evaluator: Evaluator | None = None,
-        max_time: float | None = None,
-        target: float | None = None,
-        policy: FailurePolicy | None = None,
         configuration: Mapping[str, Any] | None = None,
+        **settings: Unpack[Settings],
     ) -> "Run":
         """A new durable run, in a directory of its own on a local disk.
 
@@ -131,12 +138,9 @@ class Run(Iterator[Step]):
             strategy: Fresh, as it is before its first step.
             blackbox: What is evaluated.
             evaluations: The budget.
-            evaluator: How; in this process by default.
-            max_time: Stop after so many seconds.
-            target: Stop as soon as a value at or below this is seen.
-            policy: What a lost evaluation counts as.
             configuration: More that must be the same when the run goes on, besides the strategy, its parameters,
                 estimator and optimiser, and the policy.
+            settings: ``evaluator``, ``max_time``, ``target`` and ``policy``, as for `Run` itself.
 
         Raises:
             RunError: When there is a run already, or another writer, or the directory cannot be written.
@@ -153,15 +157,7 @@ class Run(Iterator[Step]):
             ...         next(run).number
             2
         """
-        run = cls(
-            strategy,
-            blackbox,
-            evaluations=evaluations,
-            evaluator=evaluator,
-            max_time=max_time,
-            target=target,
-            policy=policy,
-        )
+        run = cls(strategy, blackbox, evaluations=evaluations, **settings)
         parts = configuration_of(strategy, run.policy, configuration)
         run._attach(Journal(Path(directory), {"evaluations": evaluations, **parts}))
         return run
@@ -174,11 +170,8 @@ class Run(Iterator[Step]):
         blackbox: BlackBox,
         *,
         evaluations: int | None = None,
-        evaluator: Evaluator | None = None,
-        max_time: float | None = None,
-        target: float | None = None,
-        policy: FailurePolicy | None = None,
         configuration: Mapping[str, Any] | None = None,
+        **settings: Unpack[Settings],
     ) -> "Run":
         """Go on with a run: the newest snapshot, then what is on record, then new evaluations.
 
@@ -190,11 +183,8 @@ class Run(Iterator[Step]):
             strategy: Made afresh with the same settings; its state comes from the file.
             blackbox: What is evaluated.
             evaluations: The budget of all sessions together; as recorded by default.
-            evaluator: How; it may be another one.
-            max_time: Stop after so many seconds of this session.
-            target: Stop as soon as a value at or below this is seen.
-            policy: What a lost evaluation counts as.
             configuration: What was given to `create`.
+            settings: As for `create`; the evaluator may be another one, and ``max_time`` counts this session only.
 
         Raises:
             RunError: When there is no run, another writer, another configuration, or the file cannot be read; or when
@@ -204,15 +194,7 @@ class Run(Iterator[Step]):
         try:
             recorded = journal.configuration
             budget = evaluations if evaluations is not None else int(recorded.get("evaluations", 1))
-            run = cls(
-                strategy,
-                blackbox,
-                evaluations=budget,
-                evaluator=evaluator,
-                max_time=max_time,
-                target=target,
-                policy=policy,
-            )
+            run = cls(strategy, blackbox, evaluations=budget, **settings)
             changed = differences(recorded, configuration_of(strategy, run.policy, configuration))
             if changed:
                 more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
@@ -327,26 +309,29 @@ class Run(Iterator[Step]):
         """Evaluate and tell; ``None`` where time or target cut the wave short."""
         # What is on record was put up with when it was lost.
         policy = replace(self.policy, max_lost=1.0) if self._replaying else self.policy
-        collector = Collector([probes], policy, shape=(), tally=self.tally)
+        collector = Collector([probes], policy, shape=self.strategy.shape, tally=self.tally)
         lost_before = self.tally.total
         self.evaluations += len(probes)
         came_back = 0
+        values: Values | None = None
         self.evaluator.places = ((self.steps + 1, 0),)
         try:
             with torch.no_grad():
                 for finished in self.evaluator.stream(self.blackbox, [probes]):
                     came_back += len(finished.rows)
                     found = collector.add(finished)
-                    if self._enough(found if probes.quantity == "value" else found.new_empty(0)):
+                    seen = probes.quantity == "value"
+                    if self._enough(self.strategy.losses(found) if seen else found.new_empty(0)):
                         break
         finally:
             self.evaluations -= len(probes) - came_back
-            values = collector.values()[0]
-            self.strategy.notice(values)
+            if collector.shape is not None:  # else nothing has come back yet
+                values = collector.values()[0]
+                self.strategy.notice(values)
         if came_back < len(probes) or not tell:
             return None
         try:
-            step = self.strategy.tell(values)
+            step = self.strategy.tell(collector.values()[0] if values is None else values)
         except GradientError as error:
             raise EvaluationError(
                 f"No step can be made: {self.tally.total - lost_before} of its {len(probes)} evaluations were lost "
@@ -376,7 +361,8 @@ class Run(Iterator[Step]):
 
     def _attach(self, journal: Journal) -> None:
         self._journal = journal
-        self.evaluator = Journaled(self.evaluator, journal)
+        losses = None if self.strategy.shape == () else self.strategy.losses
+        self.evaluator = Journaled(self.evaluator, journal, losses)
         weakref.finalize(self, journal.close)
 
     def _restore(self) -> None:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -181,3 +182,11 @@ def test_a_lost_call_is_tried_again() -> None:
     assert seen == [0.0, 1.0, 1.0]
     (piece,) = InProcess(retries=2, wait=0.001).stream(zo.pointwise(lambda x: 1 / 0), [wave[0][:1]])
     assert piece.error == "ZeroDivisionError: division by zero It was tried 3 times."
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.array])
+def test_numbers_of_numpy_are_numbers(kind) -> None:
+    box = zo.pointwise(lambda x: kind(float(x[0]) / 4))
+    wave = [zo.Probes(torch.zeros(1), zo.Dense(torch.arange(5.0)[:, None]))]
+    (values,) = evaluate(InProcess(), box, wave, FailurePolicy())
+    assert values.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]

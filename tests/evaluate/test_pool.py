@@ -21,6 +21,7 @@ import torch
 import zograd as zo
 from zograd.blackbox import BlackBox
 from zograd.evaluate import Finished, InProcess, Pool, evaluate, failure_policy
+from zograd.evaluate._pool_worker import Progress
 
 LONG = 20.0
 
@@ -105,7 +106,7 @@ def check_faults(pieces: Iterator[Finished]) -> None:
 
 
 def test_the_fault_table_in_processes() -> None:
-    with Pool(workers=2, timeout=1.5) as pool:
+    with Pool(workers=2, timeout=3.0) as pool:
         for _ in pool.stream(zo.pointwise(lambda x: 1.0), wave_of(4)):
             pass
         check_faults(pool.stream(zo.pointwise(faulty), wave_of(16)))
@@ -118,7 +119,7 @@ def test_the_fault_table_with_programs_in_threads() -> None:
         " 9.0) exit 9;; 11.0) echo NaN;; 13.0) echo '[1, 2]';; *) echo {x[0]};; esac"
     )
     program = zo.Program(["sh", "-c", script.replace("{x[0]}", '"$0"'), "{x[0]}"], stdin=True)
-    pool = Pool(workers=2, timeout=2.0)
+    pool = Pool(workers=2, timeout=3.0)
     list(pool.stream(program, wave_of(1)))
     check_faults(pool.stream(program, wave_of(16)))
     pool.close()
@@ -126,7 +127,7 @@ def test_the_fault_table_with_programs_in_threads() -> None:
 
 def test_the_fault_table_through_an_executor() -> None:
     with ThreadPoolExecutor(2) as executor:
-        check_faults(Pool(executor=executor, timeout=2.0).stream(zo.pointwise(faulty), wave_of(16)))
+        check_faults(Pool(executor=executor, timeout=3.0).stream(zo.pointwise(faulty), wave_of(16)))
     deadline = time.monotonic() + LONG
     while workers_alive() and time.monotonic() < deadline:  # those of the executor's threads end with them
         time.sleep(0.05)
@@ -220,6 +221,60 @@ def test_structures_and_parameters_come_back(pool) -> None:
     assert box.outputs is not None
     assert box.outputs.unpack(values)["sum"].tolist() == [4.0, 4.0]
     assert float(zo.differentiable(lambda x: {"y": float(x[0])}, evaluator=pool)(torch.ones(1, 1))["y"]) == 1.0
+
+
+def test_a_wrong_shape_is_its_own_rows_fault(pool) -> None:
+    """Also where it is the first that a new worker sees."""
+
+    def odd(x: torch.Tensor) -> object:
+        if x[0] == 1:
+            os._exit(3)
+        return [1.0, 2.0] if x[0] == 2 else float(x[0])
+
+    with Pool(workers=1) as one:
+        pieces = by_row(one.stream(zo.pointwise(odd), wave_of(8)))
+    assert [piece.status for piece in pieces.values()] == ["ok", "crashed", "invalid", *["ok"] * 5]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "kind", [float, np.float32, np.float64, np.float16, int, np.array, lambda x: np.array(x, np.float32), torch.tensor]
+)
+def test_numbers_of_every_kind_are_those_of_in_process(pool, kind, dtype) -> None:
+    parameters = zo.Parameters(np.array([0.1, 0.7]))
+    box = zo.pointwise(lambda x: kind(float(x[0]) / 3 + 7)).over(parameters)
+    wave = [zo.Probes(torch.zeros(2, dtype=dtype), zo.Dense(torch.rand(6, 2, dtype=torch.float64).to(dtype)))]
+    found = evaluate(pool, box, wave, failure_policy("raise"))
+    assert torch.equal(found[0], evaluate(InProcess(), box, wave, failure_policy("raise"))[0])
+    assert found[0].dtype == dtype
+
+
+def test_points_that_cannot_be_decoded_are_the_callers_mistake(pool) -> None:
+    box = zo.pointwise(lambda p: 1.0).over(zo.Parameters({"n": 3}, integers=("n",)))
+    wave = [zo.Probes(torch.zeros(1, dtype=torch.float64), zo.Dense(torch.full((3, 1), math.nan).double()))]
+    with pytest.raises(zo.ArgumentError, match="finite"):
+        list(pool.stream(box, wave))
+
+
+def test_rows_are_taken_back_only_where_they_have_not_begun(tmp_path) -> None:
+    (tmp_path / "shared").write_bytes(bytes(Progress.BYTES))
+    with (tmp_path / "shared").open("r+b") as file:
+        worker, parent = Progress(file.fileno()), Progress(file.fileno())
+    parent.clear()
+    assert parent.running()[0] == -1
+    assert worker.begin(0)
+    assert worker.begin(1)
+    assert parent.limit(1) > 1000
+    assert parent.limit(3) == 3
+    assert worker.begin(2)
+    before = parent.running()
+    assert before[0] == 2
+    assert before[1] <= time.monotonic()
+    assert not worker.begin(3)
+    parent.clear()
+    assert worker.begin(3)
+    worker.close()
+    parent.close()
 
 
 def test_another_structure_than_in_the_wave_before_is_invalid(pool) -> None:

@@ -37,7 +37,7 @@ def faulty(x):
 if __name__ == "__main__":
     wave = [zo.Probes(torch.zeros(1), zo.Dense(torch.arange(12.0)[:, None]))]
     with MPIPoolExecutor() as executor:
-        pool = zo.Pool(executor=executor, timeout=2.0, seed=5)
+        pool = zo.Pool(executor=executor, timeout=5.0, seed=5)
         pieces = {row: piece for piece in pool.stream(zo.pointwise(faulty), wave) for row in piece.rows}
     told = {row: (piece.status, piece.values.tolist() if piece.values is not None else None)
             for row, piece in sorted(pieces.items())}

@@ -14,6 +14,7 @@ from zograd.blackbox._functions import (
 from zograd.blackbox._module import ModuleLoss, ModuleState
 from zograd.blackbox._outputs import Outputs
 from zograd.blackbox._program import Program
+from zograd.blackbox._traced import TracedLoss
 
 __all__ = [
     "Batched",
@@ -25,6 +26,7 @@ __all__ = [
     "Pointwise",
     "Program",
     "TorchFunction",
+    "TracedLoss",
     "as_blackbox",
     "batched",
     "pointwise",

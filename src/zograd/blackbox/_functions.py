@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,9 @@ from zograd._probes import Probes
 from zograd._typing import Points, Values, Vector
 from zograd.blackbox._blackbox import BlackBox
 from zograd.blackbox._outputs import NUMBER, Outputs
+
+SAME_AS_FLOAT = (np.dtype(np.float32), np.dtype(np.float64))
+"""What a Python float holds exactly."""
 
 Box = TypeVar("Box", bound="FunctionBox")
 
@@ -39,11 +43,18 @@ class FunctionBox(BlackBox):
         self.function = function
         self.parameters = parameters
         self.outputs: Outputs | None = None
+        self.one_number = False
 
-    def over(self: Box, parameters: Parameters) -> Box:
-        """The same program, taking what ``parameters`` decodes: dictionaries, bounded values, integers."""
+    def over(self: Box, parameters: Parameters, *, one_number: bool = False) -> Box:
+        """The same program, taking what ``parameters`` decodes: dictionaries, bounded values, integers.
+
+        Args:
+            parameters: What the points mean.
+            one_number: Whether one number a point is all that it may return: the first output that is wrong then does
+                not decide what is right.
+        """
         box = copy.copy(self)
-        box.parameters = parameters
+        box.parameters, box.one_number = parameters, one_number
         return box
 
     def __repr__(self) -> str:
@@ -52,6 +63,11 @@ class FunctionBox(BlackBox):
     def _packed(self, result: Any, like: Tensor, rows: int | None) -> Tensor:
         """One result as a tensor of shape out (``rows`` None) or (rows, *out), remembering its structure."""
         outputs, values = Outputs.pack(result, like, rows)
+        if self.one_number and values.numel() != (1 if rows is None else rows):
+            raise EvaluationError(
+                f"{self!r} must return one number a point, found {outputs}; zo.minimize_least_squares takes more.",
+                status="invalid",
+            )
         if self.outputs is None:
             self.outputs = NUMBER if outputs == NUMBER else outputs
         elif self.outputs != outputs:
@@ -101,9 +117,13 @@ class Pointwise(FunctionBox):
     def _value(self, argument: Any, like: Tensor) -> Tensor | float:
         """What the function returns: a float as it is where it has returned one number before, else a tensor."""
         result = self.function(argument)
+        if isinstance(result, np.floating | np.ndarray) and result.ndim == 0 and result.dtype in SAME_AS_FLOAT:
+            result = float(result)  # without its shape, by which tensors are told from numbers
         if isinstance(result, float):  # the common case, and the one that must be fast
             if not math.isfinite(result):
                 raise EvaluationError(f"it returned {result}.", status="invalid")
+            if self.outputs is None:
+                self.outputs = NUMBER
             if self.outputs is NUMBER:
                 return result
         return self._packed(result, like, None)

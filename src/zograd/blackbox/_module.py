@@ -80,11 +80,12 @@ class ModuleLoss(BlackBox):
         model: Any module; it must not keep state outside its buffers from one forward pass to the next.
         loss_fn: The model's output to one number.
         inputs: A tuple is unpacked to positional arguments, a dict to keyword arguments; anything else is one argument.
-        parameters: The tensors to move, float32 or float64, each once; they keep their values.
+        parameters: The tensors to move, each once; they keep their values. Fewer than 32 bits do not tell a probe from
+            the centre here, see `TracedLoss`.
 
     Attributes:
-        center: The parameters at construction, shape (d,), in the narrowest of their dtypes, so that a step that can
-            be told from zero in it moves each of them.
+        center: The parameters at construction, shape (d,), in the narrowest of their dtypes, float32 at least, so that
+            a step that can be told from zero in it moves each of those.
     """
 
     rows_per_call = 1
@@ -97,6 +98,7 @@ class ModuleLoss(BlackBox):
         self.inputs = inputs
         self.parameters = list(parameters)
         narrowest = min((p.dtype for p in self.parameters), key=lambda dtype: dtype.itemsize)
+        narrowest = torch.promote_types(narrowest, torch.float32)
         like = self.parameters[0].detach().new_empty(0, dtype=narrowest)
         self.center = torch.cat([p.detach().reshape(-1).to(like) for p in self.parameters])
         self._starts = list(itertools.accumulate((p.numel() for p in self.parameters), initial=0))
@@ -118,6 +120,11 @@ class ModuleLoss(BlackBox):
         require(isinstance(loss, Tensor) and loss.numel() == 1, "loss_fn", "return one number", loss, hint)
         scalar: Tensor = loss.reshape(())
         return scalar if scalar.is_floating_point() else scalar.to(self.center)
+
+    def from_start(self) -> Tensor:
+        """The loss at the parameters, from the random state of the construction; leaves what one forward pass does."""
+        self._drawn.restore_random()
+        return self.loss()
 
     def __call__(self, points: Points) -> Values:
         """The losses with each row of ``points`` as the parameters, shape (n,)."""

@@ -14,13 +14,19 @@ from zograd._errors import RunError
 NAME = "run.sqlite"
 LOCK = "run.lock"
 APPLICATION = 0x7A6F6772  # "zogr"
-VERSION = 1
+VERSION = 2
+ADDED = "outputs"
+"""The table that version 2 has and version 1 had not."""
 
 TABLES = {
     "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "evaluations": (
         "CREATE TABLE evaluations (call INTEGER NOT NULL, row INTEGER NOT NULL, digest BLOB NOT NULL, value, "
         "seconds REAL NOT NULL, status TEXT NOT NULL, error TEXT, PRIMARY KEY (call, row)) WITHOUT ROWID"
+    ),
+    "outputs": (
+        "CREATE TABLE outputs (call INTEGER NOT NULL, row INTEGER NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL, "
+        "data BLOB NOT NULL, PRIMARY KEY (call, row))"
     ),
     "steps": (
         "CREATE TABLE steps (step INTEGER PRIMARY KEY, number INTEGER NOT NULL, evaluations INTEGER NOT NULL, value, "
@@ -96,6 +102,7 @@ def connect(path: Path) -> sqlite3.Connection:
         if damaged:
             connection = _salvaged(connection, path, damaged)
         with reported(path, "writing"):
+            _bring_up(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
@@ -140,7 +147,8 @@ def identify(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} must be a run of format {VERSION} or older, found {version}. Install a newer zograd.", path=path
         )
     found = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall())
-    if application != APPLICATION or version != VERSION or found != TABLES:
+    tables = {name: sql for name, sql in TABLES.items() if version >= VERSION or name != ADDED}
+    if application != APPLICATION or version < 1 or found != tables:
         raise RunError(
             f"{path} must be the file of a zograd run, found another kind of database or damaged tables. Pass another "
             f"run=, or move the file away.",
@@ -170,6 +178,15 @@ def _lay_out(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {VERSION}")
     for statement in TABLES.values():
         connection.execute(statement)
+
+
+def _bring_up(connection: sqlite3.Connection) -> None:
+    """Give a file of version 1 what it lacks."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(TABLES[ADDED])
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
 
 
 def _settle(folder: Path) -> None:

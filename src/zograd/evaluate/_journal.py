@@ -5,18 +5,20 @@ import platform
 import sqlite3
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from zograd._errors import RunError
 from zograd._typing import Vector
 from zograd.evaluate._file import LOCK, NAME, connect, create, reported
 from zograd.evaluate._lock import WriterLock
-from zograd.evaluate._records import Evaluation, evaluation, packed, read, settings, stored
+from zograd.evaluate._records import Evaluation, deflated, evaluation, inflated, packed, read, settings, stored
 
 GROUP_SECONDS = 0.05
 """Evaluations shorter than this are written in groups, one a time of this length; longer ones at once."""
@@ -64,6 +66,7 @@ class Journal:
             self._lock.close()
             raise
         self._evaluations: dict[tuple[int, int], tuple[Any, ...]] = {}
+        self._outputs: dict[tuple[int, int], Tensor] = {}
         self._others: list[tuple[str, tuple[Any, ...]]] = []
         self._committed = time.monotonic()
         self.closed = False
@@ -97,6 +100,8 @@ class Journal:
         long = False
         for each in finished:
             long = long or each.seconds >= GROUP_SECONDS
+            if each.outputs is not None:
+                self._outputs[each.call, each.row] = each.outputs
             self._evaluations[each.call, each.row] = (
                 each.call,
                 each.row,
@@ -117,8 +122,12 @@ class Journal:
         """
         rows = self._select("SELECT * FROM evaluations WHERE call = ? ORDER BY row", (call,))
         known = {row[1]: row for row in rows}
+        packs = self._select("SELECT row, dtype, shape, data FROM outputs WHERE call = ?", (call,))
+        outputs = {row: read(self.path, inflated, *cells) for row, *cells in packs}
+        outputs |= {place: rows for (number, place), rows in self._outputs.items() if number == call}
         known |= {place: row for (number, place), row in self._evaluations.items() if number == call}
-        return sorted((read(self.path, evaluation, row) for row in known.values()), key=lambda each: each.row)
+        found = sorted((read(self.path, evaluation, row) for row in known.values()), key=lambda each: each.row)
+        return [replace(each, outputs=outputs.get(each.row)) for each in found] if outputs else found
 
     def add_step(
         self,
@@ -152,6 +161,9 @@ class Journal:
         self._others.append(("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", row))
         keep = "DELETE FROM snapshots WHERE step NOT IN (SELECT step FROM snapshots ORDER BY step DESC LIMIT ?)"
         self._others.append((keep, (SNAPSHOTS,)))
+        # What both snapshots already hold is never replayed.
+        spent = "DELETE FROM outputs WHERE call <= (SELECT min(step) FROM snapshots HAVING count(*) = ?)"
+        self._others.append((spent, (SNAPSHOTS,)))
         self.flush()
 
     def snapshots(self) -> list[tuple[int, int, bytes]]:
@@ -206,11 +218,15 @@ class Journal:
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?)", self._evaluations.values()
                 )
+            for place, outputs in self._outputs.items():
+                row = (*place, *deflated(outputs))
+                self._connection.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", row)
             for statement, row in self._others:
                 self._connection.execute(statement, row)
             self._connection.execute("COMMIT")
         # Interrupted just here, all of it is written once more, which changes nothing.
         self._evaluations.clear()
+        self._outputs.clear()
         self._others.clear()
         self._committed = time.monotonic()
 

@@ -1,34 +1,38 @@
 """An evaluator that pays for no evaluation twice: known ones come from the journal, new ones go into it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 import torch
 
 from zograd._errors import RunError
 from zograd._probes import Probes
+from zograd._typing import Values, Weights
 from zograd.blackbox import BlackBox
 from zograd.evaluate._digests import digests
-from zograd.evaluate._evaluator import Evaluator, Finished
+from zograd.evaluate._evaluator import Evaluator, Finished, Status
 from zograd.evaluate._journal import Journal
 from zograd.evaluate._records import Evaluation
 
 
 @final
 class Journaled(Evaluator):
-    """What another evaluator does, recorded as it finishes; for black boxes that return one number.
+    """What another evaluator does, recorded as it finishes.
 
     Args:
         inner: Who evaluates what is not known.
         journal: Where it is written.
+        losses: The loss of each of some outputs, for black boxes that return more than one number: the loss is kept
+            for good, the outputs as long as a resumed run may need them. What is no longer there is evaluated again.
 
     Attributes:
         places: The call of each `Probes` in the journal; streaming the same call again replays what is known of it.
         again: A call whose lost evaluations are tried once more, not replayed: the one that a run failed at.
     """
 
-    def __init__(self, inner: Evaluator, journal: Journal) -> None:
+    def __init__(self, inner: Evaluator, journal: Journal, losses: Callable[[Values], Weights] | None = None) -> None:
+        self.losses = losses
         self.inner = inner
         self.journal = journal
         self.again = 0
@@ -52,7 +56,7 @@ class Journaled(Evaluator):
         for finished in self.inner.stream(blackbox, [piece for _, _, piece in pieces]):
             index, start, _ = pieces[finished.call]
             rows = range(start + finished.rows.start, start + finished.rows.stop)
-            self.journal.append(_evaluations(finished, calls[index], rows, marks[index]))
+            self.journal.append(self._evaluations(finished, calls[index], rows, marks[index]))
             yield Finished(
                 index,
                 rows,
@@ -76,7 +80,19 @@ class Journaled(Evaluator):
                     path=self.journal.path,
                     differences=(f"call {call}, row {each.row}: {each.digest.hex()} -> {now}",),
                 )
+        if self.losses is not None:
+            known = [each for each in known if each.status != "ok" or each.outputs is not None]
         return [each for each in known if each.status == "ok"] if call == self.again else known
+
+    def _evaluations(self, finished: Finished, call: int, rows: range, marks: list[bytes]) -> Iterator[Evaluation]:
+        """One record a row."""
+        if self.losses is None or finished.values is None or finished.values.shape[:1] != (len(rows),):
+            yield from _evaluations(finished, call, rows, marks)
+            return
+        seconds = finished.seconds / max(1, len(rows))
+        for row, outputs, loss in zip(rows, finished.values, self.losses(finished.values).tolist(), strict=True):
+            status: Status = "ok" if math.isfinite(loss) else "invalid"
+            yield Evaluation(call, row, marks[row], loss, seconds, status, "", outputs if status == "ok" else None)
 
 
 def _replayed(index: int, known: list[Evaluation]) -> Iterator[Finished]:
@@ -96,7 +112,10 @@ def _replayed(index: int, known: list[Evaluation]) -> Iterator[Finished]:
 
 
 def _piece(index: int, group: list[Evaluation]) -> Finished:
-    values = torch.tensor([each.value for each in group], dtype=torch.float64)
+    if group[0].outputs is not None:
+        values = torch.stack([each.outputs for each in group if each.outputs is not None])
+    else:
+        values = torch.tensor([each.value for each in group], dtype=torch.float64)
     rows = range(group[0].row, group[-1].row + 1)
     return Finished(index, rows, "ok", sum(each.seconds for each in group), values)
 

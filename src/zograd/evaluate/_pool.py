@@ -8,23 +8,28 @@ import os
 import pickle
 import struct
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any, final
 
+import numpy as np
 import torch
 
 from zograd._checks import count, instance, positive, require
 from zograd._errors import ArgumentError
 from zograd._probes import Probes
 from zograd.blackbox import BlackBox, FunctionBox, Program, TorchFunction
+from zograd.blackbox._outputs import NUMBER
 from zograd.evaluate._evaluator import Evaluator, Finished, Status
-from zograd.evaluate._pool_backend import Backend, Box, Lost, Task
+from zograd.evaluate._pool_backend import Backend, Box, Lost, Rows, Task
 from zograd.evaluate._pool_worker import Answered, Outcome
 
-CHUNK_SECONDS = 0.05
-"""What a task should cost: long against what it costs to hand it out, short against what is lost with it."""
+CHUNK_SECONDS = 0.1
+"""What a task should cost: long against what it costs to hand it out, short against what is lost with it.
+
+A caller that has slept for so long needs about half a millisecond to take an answer and to send the next task."""
 
 IDLE_SECONDS = 0.1
 """How often a worker without work looks for some that another could give up."""
@@ -48,8 +53,9 @@ class Pool(Evaluator):
     and a run that was resumed, give the same values bit for bit. A program of many points gets ``batch`` rows at a
     time whatever the number of workers. `zograd.Program` has the seed as ``{seed}`` and ``ZOGRAD_SEED``.
 
-    **Cost**: two messages a task; cheap rows travel together, as many as take 50 ms by what the last ones took. The
-    first task starts the workers, which import torch once. Workers have one torch thread each.
+    **Cost**: two messages a task. Cheap rows travel together, as many as take 0.1 s by what the last ones took, and a
+    worker without work takes over half of what waits in another. The first task starts the workers, which import torch
+    once. Workers have one torch thread each.
 
     **When**: a row costs a millisecond or more, or may hang or crash. Else `InProcess` is quicker.
 
@@ -111,6 +117,7 @@ class Pool(Evaluator):
         self.seed = count("seed", seed, least=0)
         self.calls = 0
         self._backends: dict[str, Backend] = {}
+        self._last: tuple[weakref.ref[BlackBox], float] | None = None
 
     def stream(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
         """Evaluate; rows come back as they finish. Closing the iterator kills what still runs.
@@ -144,6 +151,10 @@ class Pool(Evaluator):
     def __repr__(self) -> str:
         said = {"workers": self.workers, "timeout": self.timeout, "executor": self.executor}
         return f"Pool({', '.join(f'{name}={value!r}' for name, value in said.items() if value is not None)})"
+
+    def _seconds_of(self, blackbox: BlackBox) -> float:
+        """What a row took in the last wave; NaN where that was of another black box."""
+        return self._last[1] if self._last is not None and self._last[0]() is blackbox else math.nan
 
     def _backend(self, blackbox: BlackBox) -> Backend:
         # Imported here: `import zograd` starts nothing and pays for none of it.
@@ -186,11 +197,12 @@ class _Wave:
         self.whole = self.whole or any(wave.quantity != "value" for wave in probes)
         self.each = blackbox.rows_per_call == 1
         self.fresh = deque((call, range(len(wave))) for call, wave in enumerate(probes) if len(wave) > 0)
+        self.rows = Rows(probes)
         self.again: deque[Task] = deque()
         self.later: list[tuple[float, int, Task]] = []
         self.ties = itertools.count()
         self.out = 0
-        self.seconds = math.nan
+        self.seconds = pool._seconds_of(blackbox)
 
     def stream(self) -> Iterator[Finished]:
         """Hand out and take back until all is done."""
@@ -203,7 +215,7 @@ class _Wave:
                     self.out += 1
                 patience = max(0.0, self.later[0][0] - time.monotonic()) if self.later else None
                 if self.out and self.out < self.backend.capacity and self.each:
-                    self.again.extend(self.backend.reclaim())
+                    self.again.extend(self.backend.reclaim(self.seconds))
                     if self.again:
                         continue
                     patience = IDLE_SECONDS if patience is None else min(patience, IDLE_SECONDS)
@@ -216,6 +228,7 @@ class _Wave:
                 else:
                     return
         finally:
+            self.pool._last = weakref.ref(self.blackbox), self.seconds
             if self.out:
                 self.backend.cancel()
 
@@ -224,8 +237,9 @@ class _Wave:
         rows = self.pool.batch
         if self.each:
             waiting = sum(len(rows) for _, rows in self.fresh)
-            share = -(-waiting // (2 * self.backend.capacity))
-            rows = 1 if math.isnan(self.seconds) else int(CHUNK_SECONDS / max(self.seconds, 1e-7))
+            share = -(-waiting // (self.backend.capacity * (1 if self.backend.reclaims else 2)))
+            cheap = self.seconds < CHUNK_SECONDS / 2  # others are told of at once: the caller may be killed
+            rows = int(CHUNK_SECONDS / max(self.seconds, 1e-7)) if cheap else 1
             rows = max(1, min(rows, share))
         parts: list[tuple[int, range]] = []
         while self.fresh and rows > 0:
@@ -239,7 +253,7 @@ class _Wave:
                 break
         firsts = [(call, row) for call, taken in parts for row in taken]
         seeds = [self._seed(*place) for place in (firsts if self.each else firsts[:1])]
-        return Task(self.probes, parts, seeds, self.each, self.whole)
+        return Task(self.rows, parts, seeds, self.each, self.whole)
 
     def _seed(self, call: int, row: int) -> int:
         known_as, first = self.places[call]
@@ -248,7 +262,8 @@ class _Wave:
 
     def _taken(self, task: Task, returned: Answered | Lost) -> Iterator[Finished]:
         if isinstance(returned, Answered):
-            outcomes = self._consistent(returned)
+            # One that it ran though it was to stop is another's by now.
+            outcomes = [self._consistent(outcome) for outcome in returned.outcomes[: task.limit]]
             done = len(outcomes)
             rows = [task] if not task.each else [task.alone(row) for row in range(done)]
             # It may have seen that it was to stop, and its parent that it had not.
@@ -264,31 +279,32 @@ class _Wave:
             task = task.alone(returned.row)
         yield from self._ended(task, Outcome(returned.status, 0.0, error=returned.error))
 
-    def _consistent(self, answered: Answered) -> list[Outcome]:
-        """The outcomes, invalid where the structure of the outputs is another than before."""
-        if not isinstance(self.blackbox, FunctionBox) or answered.outputs is None:
-            return answered.outcomes
-        if self.blackbox.outputs is None:
-            self.blackbox.outputs = answered.outputs
-        if self.blackbox.outputs == answered.outputs:
-            return answered.outcomes
-        error = (
-            f"{self.blackbox!r} must return one structure every time, found {answered.outputs} after "
-            f"{self.blackbox.outputs}."
-        )
-        return [Outcome("invalid", outcome.seconds, error=error) for outcome in answered.outcomes]
+    def _consistent(self, outcome: Outcome) -> Outcome:
+        """The outcome, invalid where the structure of the outputs is another than before."""
+        box = self.blackbox
+        if not isinstance(box, FunctionBox) or outcome.values is None:
+            return outcome
+        outputs = outcome.outputs or NUMBER
+        if box.outputs is None:
+            box.outputs = outputs
+        if box.outputs is outputs or box.outputs == outputs:
+            return outcome
+        error = f"{box!r} must return one structure every time, found {outputs} after {box.outputs}."
+        return Outcome("invalid", outcome.seconds, error=error)
 
     def _ended(self, task: Task, outcome: Outcome) -> Iterator[Finished]:
         """Rows that are done, or that are tried again later."""
         if outcome.status == "argument":
             raise _exception(outcome.exception) or ArgumentError(outcome.error)
-        values = None
-        if outcome.values is not None:
-            values = torch.from_numpy(outcome.values).to(self.probes[task.parts[0][0]].center)
-            if task.each:
-                known = outcome.seconds if math.isnan(self.seconds) else self.seconds
-                self.seconds = 0.8 * known + 0.2 * outcome.seconds
-        lost = values is None or (task.rows == 1 and not bool(values.isfinite().all()))
+        values, center, lost = None, self.probes[task.parts[0][0]].center, True
+        if isinstance(outcome.values, float):
+            values, lost = center.new_tensor([outcome.values]), not math.isfinite(outcome.values)
+        elif outcome.values is not None:
+            values = torch.from_numpy(outcome.values).to(center)
+            lost = task.rows == 1 and not np.isfinite(outcome.values).all()
+        if task.each and not lost:
+            known = outcome.seconds if math.isnan(self.seconds) else self.seconds
+            self.seconds = 0.8 * known + 0.2 * outcome.seconds
         if lost and task.attempt < self.pool.retries:
             pause = min(LONGEST_WAIT, self.pool.pause * 2**task.attempt)
             task.attempt += 1

@@ -1,9 +1,13 @@
 """What a pool hands out and gets back, and what it needs of those who do the work."""
 
+import copy
 import hashlib
+import pickle
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias, final
 
 import cloudpickle
@@ -11,10 +15,17 @@ import torch
 from torch import Tensor
 
 from zograd._errors import ArgumentError
+from zograd._parameters import Parameters
 from zograd._probes import Probes
 from zograd.blackbox import BlackBox, FunctionBox
 from zograd.evaluate._evaluator import Status
 from zograd.evaluate._pool_worker import Answered
+
+KEPT_BYTES = 8 * 2**20
+"""The points of one call that are made all at once, at most."""
+
+_known: "weakref.WeakKeyDictionary[Parameters, bytes]" = weakref.WeakKeyDictionary()
+"""What never changes is pickled once."""
 
 
 @final
@@ -36,28 +47,59 @@ class Box:
             ArgumentError: When it cannot be pickled.
         """
         if self._pickled is None:
-            box = self.blackbox
-            known = box.outputs if isinstance(box, FunctionBox) else None
+            box, parts = self.blackbox, b""
             try:
                 if isinstance(box, FunctionBox):
-                    box.outputs = None
-                self._pickled = cloudpickle.dumps(box)
+                    parts = _parts(box)
+                    box = copy.copy(box)
+                    box.outputs = box.parameters = None
+                self._pickled = pickle.dumps((cloudpickle.dumps(box), parts))
             except Exception as error:
                 raise ArgumentError(
-                    f"{box!r} must be something that can be sent to another process, found that it cannot be pickled "
-                    f"({type(error).__name__}: {error}). Open files, locks and devices in the function itself.",
+                    f"{self.blackbox!r} must be something that can be sent to another process, found that it cannot be "
+                    f"pickled ({type(error).__name__}: {error}). Open files, locks and devices in the function itself.",
                     argument="fun",
-                    found=box,
+                    found=self.blackbox,
                 ) from error
-            finally:
-                if isinstance(box, FunctionBox):
-                    box.outputs = known
         return self._pickled
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Its digest."""
         return hashlib.blake2b(self.pickled(), digest_size=16).hexdigest()
+
+
+def _parts(box: FunctionBox) -> bytes:
+    """Its parameters."""
+    if box.parameters is None:
+        return b""
+    if any(leaf.options for leaf in box.parameters._leaves):  # objects of the caller's, which may change
+        return bytes(cloudpickle.dumps(box.parameters))
+    if box.parameters not in _known:
+        _known[box.parameters] = cloudpickle.dumps(box.parameters)
+    return _known[box.parameters]
+
+
+@final
+class Rows:
+    """The points of a wave, made once where they are few.
+
+    Args:
+        probes: The wave.
+    """
+
+    def __init__(self, probes: Sequence[Probes]) -> None:
+        self.probes = probes
+        self._made: dict[int, Tensor] = {}
+
+    def points(self, call: int, rows: range) -> Tensor:
+        """Some points of one call."""
+        wave = self.probes[call]
+        if len(wave) * wave.dimension * wave.center.element_size() > KEPT_BYTES:
+            return wave[rows.start : rows.stop].points()
+        if call not in self._made:
+            self._made[call] = wave.points()
+        return self._made[call][rows.start : rows.stop]
 
 
 @final
@@ -66,7 +108,7 @@ class Task:
     """Rows of a wave that are sent out together.
 
     Args:
-        wave: The probes, by call.
+        wave: Where its points are.
         parts: Which rows of which call.
         seeds: One a row where each is called by itself, else one.
         each: Whether each row is called by itself.
@@ -78,7 +120,7 @@ class Task:
         places: Call and row of each row.
     """
 
-    wave: "list[Probes]"
+    wave: Rows
     parts: list[tuple[int, range]]
     seeds: list[int]
     each: bool
@@ -98,13 +140,24 @@ class Task:
 
     def points(self) -> Tensor | Probes:
         """What the black box gets."""
-        pieces = [self.wave[call][rows.start : rows.stop] for call, rows in self.parts]
-        return pieces[0] if self.whole else torch.cat([piece.points() for piece in pieces])
+        if self.whole:
+            ((call, rows),) = self.parts
+            return self.wave.probes[call][rows.start : rows.stop]
+        pieces = [self.wave.points(call, rows) for call, rows in self.parts]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def some(self, start: int, stop: int) -> "Task":
+        """Some of its rows, again."""
+        parts, before = [], 0
+        for call, rows in self.parts:
+            mine = rows[max(0, start - before) : max(0, stop - before)]
+            before += len(rows)
+            parts += [(call, mine)] if mine else []
+        return Task(self.wave, parts, self.seeds[start:stop], True, self.whole, self.attempt)
 
     def alone(self, row: int) -> "Task":
         """One of its rows, again."""
-        call, place = self.places[row]
-        return Task(self.wave, [(call, range(place, place + 1))], [self.seeds[row]], True, self.whole, self.attempt)
+        return self.some(row, row + 1)
 
 
 @final
@@ -140,8 +193,15 @@ class Backend(ABC):
     def receive(self, patience: float | None) -> Iterator[Returned]:
         """What has ended within so many seconds; at least one task is out."""
 
-    def reclaim(self) -> list[Task]:
-        """Take back rows that wait behind a slow one, for those who have nothing to do."""
+    reclaims = False
+    """Whether rows that wait in a worker can be taken back, so that tasks may be large."""
+
+    def reclaim(self, seconds: float) -> list[Task]:
+        """Take back rows that wait in a worker, for another that has nothing to do.
+
+        Args:
+            seconds: What a row takes; NaN where it is not known.
+        """
         return []
 
     @abstractmethod

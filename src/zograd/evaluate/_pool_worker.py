@@ -1,20 +1,24 @@
 """What runs in a worker: one task after another, row by row where the black box takes one point.
 
 Nothing here is called in the caller's process, except by threads and by executors that have no other.
+
+A row's own path is short and avoids torch where it can: between two rows of a busy program the caches have been used by
+others, and code that takes 10 us in a loop then takes 200.
 """
 
+import copy
+import mmap
 import os
 import pickle
 import random
 import signal
-import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import parent_process
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import cloudpickle
 import numpy as np
@@ -29,20 +33,58 @@ from zograd.blackbox._program import THREADS
 from zograd.blackbox._seed import evaluation_seed
 from zograd.evaluate._evaluator import Status
 
-PROGRESS = struct.Struct("<qd")
-"""Which row runs, and since when: the worker writes it, and the parent then names the right row of a chunk."""
-
-LIMIT = struct.Struct("<q")
-"""The first row of a chunk that is no longer the worker's: the parent writes it, after the progress, in one file."""
-
 EVERY_ROW = 2**62
 
 BOXES_KEPT = 4
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Progress:
+    """What a worker and its parent tell each other in mid-task, in memory that they share: no system calls.
+
+    Args:
+        handle: Of a file of `BYTES` bytes.
+    """
+
+    BYTES = 24
+
+    def __init__(self, handle: int) -> None:
+        self._memory = mmap.mmap(handle, self.BYTES)
+        self._rows, self._times = memoryview(self._memory).cast("q"), memoryview(self._memory).cast("d")
+
+    def begin(self, row: int) -> bool:
+        """Say that a row begins, in the worker; False where it is no longer the worker's."""
+        # The parent reads the row first, and may so take a row for a younger one, but not for an older.
+        self._times[1] = time.monotonic()
+        self._rows[0] = row
+        return row < self._rows[2]
+
+    def running(self) -> tuple[int, float]:
+        """Which row of its task the worker runs, or -1, and since when."""
+        row, since = self._rows[0], self._times[1]
+        return row, since if row >= 0 else time.monotonic()
+
+    def limit(self, row: int) -> int:
+        """Take back the rows from ``row`` on, in the parent; return the first that is taken."""
+        self._rows[2] = row
+        if self._rows[0] >= row:  # it was quicker
+            self._rows[2] = EVERY_ROW
+            return EVERY_ROW
+        return row
+
+    def clear(self) -> None:
+        """Before a task."""
+        self._rows[0], self._rows[2] = -1, EVERY_ROW
+
+    def close(self) -> None:
+        """Let the memory go."""
+        self._rows.release()
+        self._times.release()
+        self._memory.close()
+
+
+@final
+class Asked(NamedTuple):
     """What a worker is asked: the black box by its key, and points row by row, at once, or as `Probes`.
 
     Args:
@@ -61,16 +103,16 @@ class Asked:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one call ended.
 
     Args:
         status: As in `Finished`, or ``"argument"`` for a mistake of the caller's.
         seconds: Wall time.
-        values: Shape (rows, *out), or ``None``.
+        values: An array of shape (rows, *out), a float for one number of one row, or ``None``.
         error: What went wrong.
         exception: The exception, pickled where it could be.
+        outputs: How one output is laid out, where that is known and is not one number.
     """
 
     status: Status | str
@@ -78,15 +120,14 @@ class Outcome:
     values: Any = None
     error: str = ""
     exception: bytes = b""
+    outputs: Outputs | None = None
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What a worker answers: one outcome a call, and how the outputs are laid out."""
+class Answered(NamedTuple):
+    """What a worker answers: one outcome a call."""
 
     outcomes: list[Outcome]
-    outputs: Outputs | None
 
 
 def asked_of(key: str, points: Tensor | Probes, seeds: list[int], each: bool) -> Asked:
@@ -105,42 +146,75 @@ def answer(box: BlackBox, asked: Asked, started: Callable[[int], bool] = lambda 
         asked: The task.
         started: Told each row as it starts; says whether to go on.
     """
-    points = asked.points if isinstance(asked.points, Probes) else torch.from_numpy(asked.points).to(asked.dtype)
-    ask: Callable[[Any], Tensor] = box.probe if isinstance(points, Probes) else box
-    calls = [points[row : row + 1] for row in range(len(points))] if asked.each else [points]
-    outcomes = []
-    for row, (call, seed) in enumerate(zip(calls, asked.seeds, strict=True)):
-        if not started(row):
-            break
-        token = evaluation_seed.set(seed)
+    outcomes: list[Outcome] = []
+    if isinstance(box, FunctionBox):
+        box = copy.copy(box)  # threads share one, and what is known of its outputs is each task's own
+    with torch.no_grad():
         try:
-            outcomes.append(_outcome(ask, call))
-        finally:
-            evaluation_seed.reset(token)
-    return Answered(outcomes, box.outputs if isinstance(box, FunctionBox) else None)
+            calls = _calls(box, asked)
+        except ArgumentError as error:  # of the first row, before it has begun
+            return Answered([_lost(error, 0.0)] if started(0) else [])
+        for row, (call, seed) in enumerate(zip(calls, asked.seeds, strict=True)):
+            if not started(row):
+                break
+            token = evaluation_seed.set(seed)
+            try:
+                outcomes.append(_outcome(box, call))
+            finally:
+                evaluation_seed.reset(token)
+    return Answered(outcomes)
 
 
-def _outcome(ask: Callable[[Any], Tensor], points: Any) -> Outcome:
+def _calls(box: BlackBox, asked: Asked) -> list[Callable[[], Any]]:
+    """The calls of a task, to be made; what they need of torch is done for all of them together."""
+    points = asked.points if isinstance(asked.points, Probes) else torch.from_numpy(asked.points).to(asked.dtype)
+    if isinstance(points, Tensor) and asked.each and type(box).each is not BlackBox.each:
+        return [partial(_row, call) for call in box.each(points)]
+    ask: Callable[[Any], Tensor] = box.probe if isinstance(points, Probes) else box
+    pieces = [points[row : row + 1] for row in range(len(points))] if asked.each else [points]
+    return [partial(_rows, ask, piece) for piece in pieces]
+
+
+def _row(call: Callable[[], Tensor | float]) -> Tensor | float:
+    """What a black box returns for one point: one number as it is, else as a row."""
+    value = call()
+    return value[None] if isinstance(value, Tensor) else value
+
+
+def _rows(ask: Callable[[Any], Any], points: Any) -> Tensor:
+    """What a black box returns for many points, which must be one row a point."""
+    values = ask(points)
+    if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != len(points):
+        found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise EvaluationError(
+            f"a black box must return a tensor with one row a point, shape ({len(points)}, ...), found {found}.",
+            status="invalid",
+        )
+    return values
+
+
+def _outcome(box: BlackBox, call: Callable[[], Tensor | float]) -> Outcome:
+    if isinstance(box, FunctionBox):
+        box.outputs = None  # each row by itself: one that is laid out in another way must not decide for the next
     began = time.perf_counter()
     try:
-        with torch.no_grad():
-            values = ask(points)
-        if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != len(points):
-            found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-            raise EvaluationError(
-                f"a black box must return a tensor with one row a point, shape ({len(points)}, ...), found {found}.",
-                status="invalid",
-            )
+        values = call()
+        if isinstance(values, float):
+            return Outcome("ok", time.perf_counter() - began, float(values))
     except BaseException as error:
-        seconds = time.perf_counter() - began
-        status: str = "failed"
-        message = f"{type(error).__name__}: {error}"
-        if isinstance(error, EvaluationError | ArgumentError):
-            status, message = (error.status if isinstance(error, EvaluationError) else "argument"), str(error)
-        return Outcome(status, seconds, error=message, exception=_pickled(error))
+        return _lost(error, time.perf_counter() - began)
     narrow = values.dtype in (torch.float32, torch.float64)
     array = (values if narrow else values.double()).detach().cpu().numpy()
-    return Outcome("ok", time.perf_counter() - began, values=array)
+    outputs = box.outputs if isinstance(box, FunctionBox) else None
+    return Outcome("ok", time.perf_counter() - began, array, outputs=outputs)
+
+
+def _lost(error: BaseException, seconds: float) -> Outcome:
+    status: str = "failed"
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, EvaluationError | ArgumentError):
+        status, message = (error.status if isinstance(error, EvaluationError) else "argument"), str(error)
+    return Outcome(status, seconds, error=message, exception=_pickled(error))
 
 
 def _pickled(error: BaseException) -> bytes:
@@ -171,7 +245,11 @@ class Boxes:
         while len(self._known) >= BOXES_KEPT:
             del self._known[next(iter(self._known))]
         try:
-            self._known[key] = cloudpickle.loads(pickled)
+            whole, parts = pickle.loads(pickled)
+            box = cloudpickle.loads(whole)
+            if parts:
+                box.parameters = cloudpickle.loads(parts)
+            self._known[key] = box
         except Exception as error:
             self._known[key] = f"the program cannot be loaded in a worker: {type(error).__name__}: {error}"
 
@@ -215,21 +293,16 @@ def serve(connection: Connection, progress: str, memory: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     boxes = Boxes()
     with open(progress, "r+b", buffering=0) as file:
-
-        def started(row: int) -> bool:
-            # In this order; the parent writes and reads in the other, so that no row is done by two.
-            os.pwrite(file.fileno(), PROGRESS.pack(row, time.monotonic()), 0)
-            return bool(row < LIMIT.unpack(os.pread(file.fileno(), LIMIT.size, PROGRESS.size))[0])
-
-        while True:
-            try:
-                asked: Asked | tuple[str, bytes] = pickle.loads(connection.recv_bytes())
-            except EOFError:
-                return
-            if isinstance(asked, Asked):
-                connection.send_bytes(pickle.dumps(boxes.answer(asked, started)))
-            else:
-                boxes.learn(*asked)
+        begin = Progress(file.fileno()).begin
+    while True:
+        try:
+            asked: Asked | tuple[str, bytes] = pickle.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        if isinstance(asked, Asked):
+            connection.send_bytes(pickle.dumps(boxes.answer(asked, begin)))
+        else:
+            boxes.learn(*asked)
 
 
 def _die_with_parent() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from zograd.evaluate._evaluator import Status
 T = TypeVar("T")
 
 STATUSES = frozenset(get_args(Status))
+LEVEL = 1
+"""Of compression: pixels pack well already, noise never does."""
 DTYPES = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 
 
@@ -33,6 +36,7 @@ class Evaluation:
         seconds: How long it took.
         status: How it ended.
         error: What went wrong, for a person.
+        outputs: All that came back, where that is more than the value; kept only while a resumed run may need it.
     """
 
     call: int
@@ -42,6 +46,7 @@ class Evaluation:
     seconds: float
     status: Status
     error: str = ""
+    outputs: Tensor | None = None
 
 
 def stored(number: float | None) -> float | str | None:
@@ -92,6 +97,37 @@ def unpacked(dtype: Any, data: Any) -> Vector:
         raise ValueError("a point is no vector")
     vector: Tensor = torch.frombuffer(bytearray(data), dtype=DTYPES[dtype])
     return vector
+
+
+def deflated(outputs: Tensor) -> tuple[str, str, bytes]:
+    """Dtype, shape and compressed bytes of outputs: in float32 where that holds them exactly."""
+    narrow = outputs.detach().cpu().contiguous()
+    if narrow.dtype == torch.float64 and torch.equal(narrow.float().double(), narrow):
+        narrow = narrow.float()
+    shape = json.dumps(list(narrow.shape))
+    return str(narrow.dtype), shape, zlib.compress(narrow.reshape(-1).view(torch.uint8).numpy().data, LEVEL)
+
+
+def inflated(dtype: Any, shape: Any, data: Any) -> Tensor:
+    """What `deflated` was given, in float64 or the dtype it has.
+
+    Raises:
+        ValueError: When it is none.
+    """
+    sizes = parsed(shape)
+    good = isinstance(sizes, list) and all(isinstance(size, int) and size >= 0 for size in sizes)
+    if not good or dtype not in DTYPES or not isinstance(data, bytes):
+        raise ValueError("outputs are none")
+    due = math.prod(sizes) * DTYPES[dtype].itemsize
+    unpacking = zlib.decompressobj()
+    try:
+        found = unpacking.decompress(data, due + 1)
+    except zlib.error as error:
+        raise ValueError(f"outputs cannot be unpacked ({error})") from None
+    if len(found) != due or due == 0:
+        raise ValueError("outputs have another size")
+    values: Tensor = torch.frombuffer(bytearray(found), dtype=DTYPES[dtype])
+    return values.reshape(sizes).double() if DTYPES[dtype] == torch.float32 else values.reshape(sizes)
 
 
 def parsed(text: Any) -> Any:

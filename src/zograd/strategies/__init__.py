@@ -4,6 +4,7 @@ from zograd.strategies._choose import Chooser
 from zograd.strategies._cmaes import CMAES
 from zograd.strategies._contest import Contest, Contestant
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
+from zograd.strategies._gauss_newton import GaussNewton
 from zograd.strategies._pilot import Pilot
 from zograd.strategies._strategy import Step, Strategy, StrategyFactory
 
@@ -13,6 +14,7 @@ __all__ = [
     "Contest",
     "Contestant",
     "Descent",
+    "GaussNewton",
     "OptimizerFactory",
     "Pilot",
     "SchedulerFactory",

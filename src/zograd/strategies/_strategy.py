@@ -8,7 +8,7 @@ from typing import Any, final
 
 from zograd._parameters import Parameters
 from zograd._probes import Probes
-from zograd._typing import Values, Vector
+from zograd._typing import Values, Vector, Weights
 
 
 @final
@@ -42,8 +42,10 @@ class Strategy(ABC):
         parameters: What the points mean; ``parameters.decode(point)`` is what the user's program takes.
         best_value: The best value told or noticed so far.
         best_point: Where that was, shape (d,).
+        shape: The shape of one output that it takes: ``()`` for a loss; ``None`` for any, found with the first.
     """
 
+    shape: tuple[int, ...] | None = ()
     parameters: Parameters
     best_value: float
     best_point: Vector
@@ -52,6 +54,10 @@ class Strategy(ABC):
     def answer(self) -> tuple[Vector, float]:
         """The point to return, shape (d,), and its value: the best seen, unless the strategy knows of noise."""
         return self.best_point, self.best_value
+
+    def losses(self, values: Values) -> Weights:
+        """The loss of each output, shape (n,), NaN where it was lost: the outputs themselves where they are numbers."""
+        return values
 
     @abstractmethod
     def ask(self) -> Probes:

@@ -1,0 +1,20 @@
+"""A forward pass as a list of operations: recorded once, run again in part."""
+
+from zograd.blackbox.graph._narrow import Narrow
+from zograd.blackbox.graph._recorder import Recorder, UntraceableError, record, recorder
+from zograd.blackbox.graph._replay import Replay, stacked
+from zograd.blackbox.graph._tape import Node, Ref, Tape, fill
+
+__all__ = [
+    "Narrow",
+    "Node",
+    "Recorder",
+    "Ref",
+    "Replay",
+    "Tape",
+    "UntraceableError",
+    "fill",
+    "record",
+    "recorder",
+    "stacked",
+]

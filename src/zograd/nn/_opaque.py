@@ -1,0 +1,189 @@
+"""A black box inside a network, and what may be assumed of it."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zograd._checks import count, one_of, positive, require
+from zograd.blackbox.graph import recorder
+from zograd.nn._call import Call, Inquiry, Sensitivity
+from zograd.nn._pointwise import difference
+from zograd.nn._unknown import probed, unknown
+
+Structure = Literal["elementwise", "local", "linear", "samplewise"]
+
+MOST_ROWS = 1024
+
+
+@final
+class Operation:
+    """What a node of an `Opaque` module calls.
+
+    Args:
+        owner: The module; it says how to ask.
+    """
+
+    name = "opaque"
+
+    def __init__(self, owner: "Opaque") -> None:
+        self.owner = owner
+
+    def __call__(self, x: Tensor, *parameters: Tensor) -> Tensor:
+        """The function at ``x``, with other values of its parameters if there are any; without a graph."""
+        with torch.no_grad():
+            return self._called(x.detach(), *(parameter.detach() for parameter in parameters))
+
+    def _called(self, x: Tensor, *parameters: Tensor) -> Tensor:
+        function = self.owner.function
+        if not parameters or not isinstance(function, nn.Module):
+            return self.owner.checked(function(x))
+        names = [name for name, _ in function.named_parameters()]
+        return self.owner.checked(torch.func.functional_call(function, dict(zip(names, parameters, strict=True)), x))
+
+
+@final
+class Opaque(nn.Module):
+    r"""A part of a network of which nothing is known but its values: a simulator, hardware, a web service, NumPy.
+
+    `zograd.nn.backward` then asks this part alone, as little as its structure allows, and goes on with what it learnt:
+
+    .. math:: s_x = \sum_j \frac{f_j(x + h e_i) - f_j(x - h e_i)}{2 h}\, s_{y_j}
+
+    **Cost**: calls of the function, on as many rows as the batch has, for each gradient: 2 where ``"elementwise"``;
+    ``2 c (2 r + 1)^2`` where ``"local"`` (c channels, reach r); the number of inputs over the batch size where
+    ``"linear"``; twice the number of inputs of one sample where ``"samplewise"``. **Bias**: O(step^2), none where
+    linear. **Variance**: a function with noise s adds s^2 / (2 step^2) to each entry. **When**: a network has one part
+    that autograd does not see. By itself it is what the function is, and ends a graph.
+
+    Args:
+        function: From a tensor to a tensor. It may leave torch. A module may have parameters: each costs 2 calls.
+        structure: What may be assumed. ``"elementwise"``: every output depends on the input at its own place.
+            ``"local"``: images of shape (n, c, h, w), and outputs of the same height and width, each of which depends
+            on the inputs at most ``reach`` places away. ``"linear"``: rows are samples, and the function is affine.
+            ``"samplewise"``: rows are samples. ``None``: whether rows are samples is tried out.
+        reach: Of ``"local"``.
+        step: How far to move an input. ``None`` is for smooth functions in full precision; one that rounds needs a step
+            as wide as its levels.
+
+    Raises:
+        ArgumentError: When an argument is not of its kind.
+
+    Example:
+        >>> import torch, zograd as zo
+        >>> device = zo.nn.Opaque(lambda x: torch.from_numpy(x.numpy() ** 3), structure="elementwise")
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), device).double()
+        >>> loss = zo.nn.backward(model, lambda y: y.square().mean(), torch.ones(4, 2).double())
+        >>> y = model[0](torch.ones(4, 2).double())
+        >>> bool((model[0].bias.grad - 3 * y[0] ** 5).abs().max() < 1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        *,
+        structure: Structure | None = None,
+        reach: int | None = None,
+        step: float | None = None,
+    ) -> None:
+        super().__init__()
+        require(callable(function), "function", "be callable", function, "It takes a tensor and returns one.")
+        if structure is not None:
+            one_of("structure", structure, ("elementwise", "local", "linear", "samplewise"))
+        hint = "It is how many places away an input still counts: 1 for a 3 x 3 kernel."
+        require((reach is not None) == (structure == "local"), "reach", 'be given with structure="local"', reach, hint)
+        self.function = function
+        self.structure = structure
+        self.reach = 0 if reach is None else count("reach", reach, least=0, hint=hint)
+        self.step = None if step is None else positive("step", step, "In units of the input.")
+        self._operation = Operation(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function."""
+        listener = recorder()
+        parameters = tuple(self.function.parameters()) if isinstance(self.function, nn.Module) else ()
+        if listener is None or not any(listener.depends(tensor) for tensor in (x, *parameters)):
+            return self._operation(x)
+        with listener.paused():
+            y = self._operation(x)
+            y = y.clone() if y is x else y
+        listener.write(self._operation, (x, *parameters), {}, y)
+        return y
+
+    def checked(self, y: Any) -> Tensor:
+        """What the function returned, which must be a tensor."""
+        require(isinstance(y, Tensor), "function", "return a tensor", y, "Use torch.as_tensor on its result.")
+        found: Tensor = y
+        return found
+
+
+def opaque(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) -> dict[int, Tensor]:
+    """The sensitivities of an opaque node's input and of its parameters, as its structure allows."""
+    owner = call.node.op.owner  # type: ignore[attr-defined]
+    (out,) = given
+    if out is None:
+        return {}
+    before = call.inquiry
+    call.inquiry = Inquiry(before.step if owner.step is None else owner.step, queries=before.queries)
+    found: dict[int, Tensor] = {}
+    for at in wanted:
+        if at != 0:
+            found[at] = probed(call, given, at, False, call.inputs[at].numel())
+        elif owner.structure == "elementwise":
+            found[at] = out * difference(call, at)
+        elif owner.structure == "local":
+            found[at] = _local(call, out, at, owner.reach)
+        elif owner.structure == "linear":
+            found[at] = _linear(call, out, at)
+        elif owner.structure == "samplewise":
+            found[at] = probed(call, given, at, True, call.inputs[at].numel())
+        else:
+            found |= unknown(call, given, [at])
+    before.work += call.inquiry.work
+    call.inquiry = before
+    return found
+
+
+def _linear(call: Call, out: Tensor, at: int) -> Tensor:
+    """Contracted with the answers to unit impulses, which are the same for every sample."""
+    x = call.inputs[at]
+    elements = x[0].numel()
+    rows = min(MOST_ROWS, max(1, len(x)))
+    still = call({at: torch.zeros_like(x[:1]).expand(rows, *x.shape[1:]).clone()})[0][:1].reshape(1, -1)
+    found = []
+    for start in range(0, elements, rows):
+        impulses = x.new_zeros(rows, elements)
+        number = min(rows, elements - start)
+        impulses[torch.arange(number), torch.arange(start, start + number)] = 1.0
+        answers = call({at: impulses.view(rows, *x.shape[1:])})[0][:number].reshape(number, -1) - still
+        found.append(out.reshape(len(x), -1) @ answers.T)
+    return torch.cat(found, 1).view(x.shape)
+
+
+def _local(call: Call, out: Tensor, at: int, reach: int) -> Tensor:
+    """All pixels of one colour of one channel at once, so far apart that no output sees two of them."""
+    x = call.inputs[at]
+    period = 2 * reach + 1
+    height, width = x.shape[-2:]
+    found = torch.zeros_like(x)
+    tall, wide = (-(-size // period) * period for size in (height, width))
+    for channel in range(x.shape[1]):
+        for i in range(min(period, height)):
+            for j in range(min(period, width)):
+                here = (slice(None), channel, slice(i, None, period), slice(j, None, period))
+                size = call.inquiry.steps(x[here])
+                ahead, behind = x.clone(), x.clone()
+                ahead[here] += size
+                behind[here] -= size
+                change = ((call({at: ahead})[0] - call({at: behind})[0]) * out).sum(1, keepdim=True)
+                # Each moved pixel in the middle of a block of its own.
+                top, left = reach - i, reach - j
+                below, right = tall + period - height - top, wide + period - width - left
+                blocks = F.pad(change, (left, right, top, below))
+                sums = F.avg_pool2d(blocks, period, divisor_override=1)
+                moved = x[here]
+                found[here] = sums[:, 0, : moved.shape[1], : moved.shape[2]] / (ahead - behind)[here]
+    return found

@@ -1,0 +1,416 @@
+"""Gauss-Newton without derivatives: model every residual, not only the sum of their squares."""
+
+import copy
+import math
+import sys
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from zograd._checks import count, require
+from zograd._errors import GradientError
+from zograd._parameters import Parameters
+from zograd._probes import Dense, Probes
+from zograd._typing import Points, Values, Vector, Weights
+from zograd.blackbox._outputs import Outputs
+from zograd.optim._step_rule import mid_step
+from zograd.strategies._footprints import Grid
+from zograd.strategies._krylov import damped_steps
+from zograd.strategies._measurement import Measurement
+from zograd.strategies._strategy import Step, Strategy
+
+WIDE, NARROW = 0.1, 1e-3
+"""The two steps that tell a smooth program from one with jumps, in units of the parameters."""
+NARROWEST, LEAST_WIDE = 1e-6, 0.02
+AGAIN = 0.06
+"""The step after the least wide one, where even that gains nothing."""
+BLURS = (1.0, 2.0, 4.0)
+"""Widths in pixels under which steps are tried."""
+TRIALS = 16
+"""Steps tried at once, at most."""
+SHARE = 8
+"""One trial for so many evaluations of a measurement."""
+
+
+@final
+class GaussNewton(Strategy):
+    r"""Fit outputs to a goal: measure how each output moves, and take the step that suits them all best.
+
+    .. math:: f(x) = \frac{1}{m} \| y(x) - t \|^2, \qquad
+              s_\lambda = \arg\min_s \| r + J^\top s \|^2 + \lambda \bar\sigma^2 \| s / D \|^2
+
+    with residuals r = y - t, slopes J (d x m) and the mean squared length of J's rows, :math:`\bar\sigma^2`.
+
+    * **A pilot** of 6 evaluations tells noise (the start twice), and jumps from smoothness (opposite points, far and
+      near). Slopes are differences over 1e-3 of a unit where the program is smooth, later over less; where it jumps
+      over a tenth, and over less when little is gained: the slopes are then those of the smoothed program.
+    * **A measurement** takes d evaluations. Where parameters touch few of the outputs, those whose footprints are apart
+      are moved together (Curtis, Powell and Reid), which may cost a tenth of that. Where the budget is below 3 d
+      (and d above 16), or J as a matrix above 2^25 entries, it is along random directions, and the step in their span.
+    * **Steps** for one damping or up to 16 are tried at once, a tenth of a measurement; of a picture also steps for
+      blurred residuals, whose slopes hold for larger moves. The best is taken if it is better, and every step tried
+      corrects J by Broyden's least change, so that more steps follow without a measurement as long as that pays.
+    * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed a whole number
+      apart.
+    * **Under noise** the centre is part of every wave, slopes are means of the last few measurements, and what is known
+      of the residuals is taken along with every step that leads where the model says, so that noise averages out. The
+      answer is then the centre, with its mean loss.
+
+    Cost: a measurement has one row a group of parameters, d at most; a wave of steps 1 to 16.
+    Bias: slopes are of first order in the step, and of the smoothed program where it jumps.
+    Memory: O(rows x outputs), and J.
+    When to use it: whenever the loss is a sum of squares and its terms are to be had.
+    Not when residuals move by jumps larger than themselves, or are fewer than the noise allows to be told apart.
+
+    Args:
+        x0: Where to start, or `Parameters`.
+        goal: t, in the shape of the outputs or one number; zero by default.
+        evaluations: The budget, by which the way to measure is chosen; asking goes on beyond it.
+        seed: Of signs and directions.
+
+    Raises:
+        ArgumentError: When an argument is not of its kind.
+
+    Example:
+        >>> import torch, zograd as zo
+        >>> fit = zo.GaussNewton(torch.tensor([-1.2, 1.0]))
+        >>> while fit.evaluations < 40:
+        ...     x, y = fit.ask().points().T
+        ...     step = fit.tell(torch.stack([10 * (y - x**2), 1 - x], 1))
+        >>> step.best_value < 1e-12
+        True
+
+    References:
+        Marquardt, SIAM J. 11 (1963). Broyden, Math. Comp. 19 (1965); Schubert, Math. Comp. 24 (1970).
+        Curtis, Powell, Reid, IMA J. 13 (1974). Cartis, Roberts: A derivative-free Gauss-Newton method (2019).
+    """
+
+    def __init__(self, x0: Any, *, goal: Any = None, evaluations: int = 1000, seed: int = 0) -> None:
+        self.parameters = x0 if isinstance(x0, Parameters) else Parameters(x0)
+        self.budget = count("evaluations", evaluations, hint="The budget, by which the method is chosen.")
+        self.goal = None if goal is None else Outputs.pack(goal, torch.zeros(0, dtype=torch.float64), None)[1]
+        self.shape: tuple[int, ...] | None = None
+        self.generator = torch.Generator().manual_seed(seed)
+        start = self.parameters.clip(self.parameters.initial.clone()).cpu()
+        self.center = mid_step(self.parameters, self.parameters.integer, start)
+        self.best_value, self.best_point = float("inf"), self.center.clone()
+        self.number = self.evaluations = 0
+        self.phase = "pilot"
+        self.residuals = torch.zeros(0, dtype=torch.float64)
+        self.value = float("inf")
+        self.told = 1
+        self.noisy = self.smooth = False
+        self.noise = 0.0
+        self.reach = WIDE
+        self.damping, self.raised = 1e-2, 2.0
+        self.blur = 0
+        self.refused = 0
+        self.cycle = (float("inf"), 0)
+        self.measurement = Measurement(self.parameters, self.budget)
+        self.widest = torch.zeros(0, dtype=torch.float64)
+        self._asked: Probes | None = None
+        self._steps: Points = torch.zeros(0, 0)
+        self._inside = torch.zeros(0, 0)
+
+    # --- what Strategy asks for
+
+    @property
+    def said(self) -> str:
+        """What was found at the start and chosen for it, in words; empty before."""
+        if self.phase == "pilot":
+            return ""
+        kind = "noisy" if self.noisy else "smooth" if self.smooth else "with jumps"
+        way = "along random directions" if self.measurement.random else "parameter by parameter"
+        return (
+            f"Gauss-Newton on {self.measurement.outputs} outputs of {len(self.parameters)} parameters ({kind}; slopes "
+            f"{way}, {self.measurement.cost} evaluations each time)."
+        )
+
+    @property
+    def answer(self) -> tuple[Vector, float]:
+        """The best point seen; under noise the centre, with the mean of its losses."""
+        if self.noisy and self.told > 1:
+            return self.center.clone(), self.value
+        return super().answer
+
+    def losses(self, values: Values) -> Weights:
+        """The mean square of each output's difference from the goal."""
+        return self._differences(values).square().mean(1)
+
+    def _differences(self, values: Values) -> Tensor:
+        """Residuals, shape (n, m), in float64 on the CPU."""
+        outputs = values.detach().cpu().double().reshape(len(values), -1)
+        if self.goal is None:
+            return outputs
+        known = self.shape is not None or values.ndim > 1  # else all were lost, and their shape is not known
+        fits = self.goal.numel() in (1, outputs.shape[1]) or not known
+        hint = "It is what the outputs should be: an array of their shape, or one number."
+        require(fits, "goal", f"have the shape of an output, {tuple(values.shape[1:])}", self.goal, hint)
+        return outputs - self.goal.reshape(1, -1) if known else outputs
+
+    def notice(self, values: Values) -> None:
+        """Remember the best of these outputs."""
+        super().notice(self.losses(values))
+
+    def ask(self) -> Probes:
+        """The pilot, a measurement, or steps to try; never more rows than the budget has left."""
+        if self._asked is None:
+            room = self.budget - self.evaluations - self.noisy
+            room = room if room > 0 else sys.maxsize
+            if self.phase == "measure" and room <= self._count and self.measurement.known:
+                self.phase = "try"
+            if self.phase == "pilot":
+                offsets = self._pilot()
+            elif self.phase == "measure":
+                rest = max(1, room - self._count)
+                offsets = self.measurement.offsets(self.center, self.reach, rest, self.generator)
+                offsets = self._with_center(offsets)
+            else:
+                offsets = self._with_center(self._trials(room))
+            self._asked = Probes(self.center.clone(), Dense(offsets))
+        return self._asked
+
+    def tell(self, values: Values) -> Step:
+        """Take the outputs of the probes last asked for.
+
+        Args:
+            values: Shape (n, *out), NaN where an evaluation was lost.
+
+        Raises:
+            ArgumentError: When there is not one row a probe, or the goal has another shape.
+            GradientError: When the start was lost.
+        """
+        probes = self.ask()
+        require(values.shape[:1] == (len(probes),), "values", f"have {len(probes)} rows, one a probe", values)
+        self.shape = tuple(values.shape[1:])
+        self.notice(values)
+        outputs = self._differences(values)
+        losses = outputs.square().mean(1)
+        self.evaluations += len(probes)
+        self.number += 1
+        before = self.center
+        diagnostics = {"step": self.reach, "damping": self.damping}
+        if self.phase == "pilot":
+            self._found(outputs, losses)
+        else:
+            if self.noisy:
+                self._again(outputs[0], losses[0])
+                outputs, losses = outputs[1:], losses[1:]
+            if self.phase == "measure":
+                self.measurement.told(outputs, self.residuals)
+                diagnostics["measured"] = float(len(outputs))
+                self.phase = "try"
+                self.refused = 0
+            else:
+                self._judge(outputs, losses, diagnostics)
+        diagnostics["step_length"] = float((self.center - before).norm())
+        lost = int((~values.reshape(len(probes), -1).isfinite().all(1)).sum())
+        self._asked = None
+        value = self.value if math.isfinite(self.value) else None
+        return Step(self.number, self.evaluations, value, self.best_value, self.best_point, lost, diagnostics)
+
+    # --- the start
+
+    def _pilot(self) -> Points:
+        """The start twice, and a pair of opposite points at each of two distances."""
+        low, high = (side.cpu().to(self.center) for side in (self.parameters.lower, self.parameters.upper))
+        space = torch.minimum(self.center - low, high - self.center).clamp(min=0)
+        signs = torch.randint(2, self.center.shape, generator=self.generator).to(self.center) * 2 - 1
+        moves = ~self.parameters.fixed.cpu()
+        rows = [torch.zeros_like(self.center)] * 2
+        for reach in (WIDE, NARROW):
+            offset = signs * torch.minimum(torch.full_like(space, reach), space) * moves
+            rows += [offset, -offset]
+        return torch.stack(rows)
+
+    def _found(self, outputs: Tensor, losses: Tensor) -> None:
+        """Learn from the pilot whether there is noise, and whether the outputs are smooth."""
+        known = losses[:2].isfinite()
+        if not bool(known.any()):
+            raise GradientError("the start must be evaluated, found that it was lost twice.")
+        self.residuals = outputs[:2][known].mean(0)
+        self.value = float(self.residuals.square().mean())
+        self.noisy = bool(known.all()) and not torch.equal(outputs[0], outputs[1])
+        wide, narrow = (_bend(outputs[place], outputs[place + 1], self.residuals) for place in (2, 4))
+        self.noise = float((outputs[0] - outputs[1]).square().mean()) / 2 if self.noisy else 0.0
+        self.smooth = not self.noisy and narrow < 0.2 * wide
+        self.reach = NARROW if self.smooth else WIDE
+        self.damping = 1e-3 if self.smooth else 1.0
+        self.measurement.begin(outputs.shape[1], self.noisy, Grid.of(self.shape or ()))
+        self.phase = "measure"
+        self.cycle = (self.value, self.evaluations)
+
+    def _with_center(self, offsets: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(offsets[:1]), offsets]) if self.noisy else offsets
+
+    def _again(self, outputs: Tensor, loss: Tensor) -> None:
+        """Under noise the centre is evaluated with every wave, and its residuals are a mean."""
+        if bool(loss.isfinite()):
+            if self.told == 1:
+                self.noise += 0.1 * (float((outputs - self.residuals).square().mean()) / 2 - self.noise)
+            total = self.value * self.told + float(loss)
+            self.residuals = (self.residuals * self.told + outputs) / (self.told + 1)
+            self.told += 1
+            self.value = total / self.told
+
+    # --- steps
+
+    @property
+    def _count(self) -> int:
+        """How many steps are tried at once."""
+        wanted = self.measurement.cost // SHARE
+        return 1 if wanted < 4 else min(TRIALS, wanted - wanted % 4)
+
+    def _trials(self, room: int) -> Points:
+        """Offsets of the steps to try, ``room`` rows at most."""
+        slopes, rows = self.measurement.slopes, self._count
+        gradient = slopes.transposed(self.residuals)
+        scale = self.measurement.movable(self.center, gradient)
+        factors = (1.0,) if rows == 1 else (10.0, 1.0, 0.1, 0.01)
+        if rows == 1:
+            lengths = slopes.squares().sqrt()
+            self.widest = lengths if len(self.widest) != len(lengths) else self.widest.maximum(lengths)
+            floor = 1e-8 * float(self.widest.max()) or 1.0
+            scale = scale / self.widest.clamp(min=floor)
+        dampings = [self.damping * factor for factor in factors]
+        grid = self.measurement.grid
+        steps = [damped_steps(slopes, self.residuals, dampings, scale)]
+        for each in range(rows // 4 - 1):
+            if grid is None:
+                more = [self.damping * factor for factor in (100.0, 3.0, 0.3, 0.001)][:: 1 + (rows < 12)]
+                steps.append(damped_steps(slopes, self.residuals, more, scale))
+                break
+            width = BLURS[(self.blur + each) % len(BLURS)]
+            steps.append(damped_steps(slopes, self.residuals, dampings, scale, partial(grid.blurred, width=width)))
+        if grid is not None:
+            self.blur = (self.blur + rows // 4 - 1) % len(BLURS)
+        inside = torch.cat(steps)[:room]
+        offsets = self.measurement.spread(inside)
+        offsets = self.parameters.clip(self.center + offsets) - self.center
+        # Along random directions what is cut off at the bounds is left out of account.
+        self._inside = inside if self.measurement.random else offsets[:, self.measurement.free]
+        self._steps = offsets
+        return offsets
+
+    def _judge(self, outputs: Tensor, losses: Tensor, diagnostics: dict[str, float]) -> None:
+        """Take the best of the steps tried, learn from it, and decide whether to measure anew."""
+        rows = len(losses)
+        known = losses.nan_to_num(nan=float("inf"), posinf=float("inf"))
+        row = int(known.argmin())
+        before, after = self.value, float(known[row])
+        gain = math.log(max(before, 1e-300) / max(after, 1e-300)) if after < before else 0.0
+        step = self._steps[row]
+        if math.isfinite(after):
+            inside = self._inside[row]
+            change = self.measurement.slopes.times(inside)
+            predicted = before - float((self.residuals + change).square().mean())
+            ratio = (before - after) / predicted if predicted > 0 else 0.0
+            diagnostics["ratio"] = ratio
+            error = outputs[row] - self.residuals - change
+            if self.noisy and self._expected(error):
+                self._blend(step, change, outputs[row], after)
+                return
+            if float(inside.norm()) > 1e-12:
+                self.measurement.slopes = self.measurement.slopes.corrected(inside, error)
+        else:
+            ratio = 0.0
+        self._damp(row, rows, gain, ratio)
+        if gain > 0:
+            self.center = self.parameters.clip(self.center + step)
+            self.residuals, self.value, self.told = outputs[row].clone(), after, 1
+            self.refused = self.measurement.rounds = 0
+            if self.smooth:
+                length = float(step.abs().max())
+                self.reach = min(self.reach, max(NARROWEST, 0.1 * length))
+        else:
+            self.refused += 1
+        start, evaluations = self.cycle
+        spent = self.evaluations - evaluations
+        rate = math.log(max(start, 1e-300) / max(self.value, 1e-300)) / spent
+        again = gain / rows >= 0.5 * rate and gain > 0
+        patience = 5 if rows == 1 else 3
+        moved = self.value < start
+        if again or (not moved and self.refused < patience):
+            return
+        self._renew(math.log(max(start, 1e-300) / max(self.value, 1e-300)), spent)
+
+    def _expected(self, error: Tensor) -> bool:
+        """Whether the model was wrong by no more than the noise."""
+        return float(error.square().mean()) < 2 * self.noise * (1 + 1 / self.told)
+
+    def _blend(self, step: Vector, change: Tensor, outputs: Tensor, loss: float) -> None:
+        """Go on to where the model says, and take what is known of the residuals along: noise then averages out."""
+        self.center = self.parameters.clip(self.center + step)
+        share = 1 / (self.told + 1)
+        decrease = float(self.residuals.square().mean() - (self.residuals + change).square().mean())
+        self.value = (1 - share) * (self.value - decrease) + share * loss
+        self.residuals = torch.lerp(self.residuals + change, outputs, share)
+        self.told += 1
+        self.refused += 1
+        if self.refused >= self.measurement.cost:
+            self.phase = "measure"
+            self.cycle = (self.value, self.evaluations)
+
+    def _damp(self, row: int, rows: int, gain: float, ratio: float) -> None:
+        if rows == 1:
+            if gain > 0:
+                self.damping *= max(0.1, 1 - (2 * ratio - 1) ** 3) if ratio < 1.5 else 0.3
+                self.raised = 2.0
+            else:
+                self.damping *= self.raised
+                self.raised *= 2.0
+            self.damping = min(1e6, max(1e-12, self.damping))
+        elif gain > 0 and row < 4:
+            self.damping *= (10.0, 1.0, 0.1, 0.01)[row]
+            self.damping = min(10.0, max(0.1, self.damping)) if not self.smooth else min(10.0, max(1e-9, self.damping))
+        elif gain == 0:
+            self.damping = min(1e3, self.damping * 30.0)
+
+    def _renew(self, gain: float, spent: int) -> None:
+        """End a cycle: choose the step of the next measurement by how much this one has gained."""
+        if self.smooth:
+            if gain == 0.0:
+                self.reach = self.reach * 10 if self.reach < WIDE else NARROWEST
+        elif self.noisy:
+            pass  # the widest step is the clearest of noise
+        elif gain < spent / self.budget and self.measurement.part():
+            pass  # first see whether it was the sharing of probes that was at fault
+        elif gain < spent / self.budget:
+            self.reach = 0.7 * self.reach if self.reach > LEAST_WIDE else (LEAST_WIDE if gain > 0 else AGAIN)
+        if not self.smooth:
+            self.damping = 1.0
+        elif gain == 0.0:
+            self.damping = 1e-3
+        self.phase = "measure"
+        self.cycle = (self.value, self.evaluations)
+
+    # --- the state
+
+    NAMES = (
+        "center", "best_value", "best_point", "number", "evaluations", "phase", "residuals", "value", "told", "noisy",
+        "noise", "smooth", "reach", "damping", "raised", "blur", "refused", "cycle", "widest", "shape",
+    )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Centre, residuals, slopes, and how the search stands."""
+        state = {name: getattr(self, name) for name in self.NAMES}
+        state |= {"generator": self.generator.get_state(), "measurement": self.measurement.state_dict()}
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave, between two steps."""
+        state = copy.deepcopy(state)
+        for name in self.NAMES:
+            setattr(self, name, state[name])
+        self.generator.set_state(state["generator"])
+        self.measurement.load_state_dict(state["measurement"])
+        self._asked = None
+
+
+def _bend(ahead: Tensor, behind: Tensor, center: Tensor) -> float:
+    """How far a pair of opposite points is from a straight line: 0 for a line, about 1 for noise and jumps."""
+    slope = float((ahead - behind).norm())
+    bend = float((ahead + behind - 2 * center).norm())
+    return bend / slope if math.isfinite(bend) and slope > 0 else 1.0
