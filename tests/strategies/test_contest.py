@@ -189,3 +189,12 @@ def test_minimize_says_who_led():
     assert "nobody" not in result.message
     assert result.fun < 1e-3
     assert result.nfev <= 1500
+
+
+@pytest.mark.parametrize(("budget", "leads"), [(4000, "blocks"), (60, "directions")])
+def test_blocks_count_more_while_a_sweep_is_left(budget, leads):
+    contest = make(contestant("directions", 1e-2), blocks(), heat=16, budget=budget)
+    contest._now.update(round="tried", gains=[(1.2, (0, 1e-2)), (1.0, (1, 0.0))], place=(START, 1.0), origin=2.0)
+    contest.evaluations = 50
+    contest._choose()
+    assert contest.contestants[contest.state_dict()["leader"][0]].name == leads

@@ -23,6 +23,8 @@ STALLED = 0.1
 """Below this share, a smaller learning rate is tried too."""
 CUT = 1 / 3
 """The next smaller learning rate."""
+SWEEP = 1.5
+"""What a decrease in blocks counts where there is a sweep left: it goes on to the end of the sweep, others fade."""
 HOPE = 0.05
 """A leader that would add less than this share of what was gained, in all that is left, has come to its end."""
 
@@ -58,7 +60,8 @@ class Contest(Strategy):
 
     Each contestant has its first heat from the start, and the best leads from where it is. When the mean of its last 4
     heats falls below half of its best, each of the others has a heat from the best centre so far, and the fastest
-    leads. When it falls below a tenth, the leader is tried with a third of its learning rate too. A leader that stays
+    leads. When it falls below a tenth, the leader is tried with a third of its learning rate too. A contestant without a learning rate looks at block after
+    block: while a sweep of all is left, its decrease counts one and a half times, for it does not fade. A leader that stays
     is left alone twice as long the next time. All learning rates fall to zero with the budget.
 
     Where the leader would add less than 5 % of what it gained, even at its present pace to the end, it has come to its
@@ -234,8 +237,9 @@ class Contest(Strategy):
     def _choose(self) -> None:
         """The fastest of the round leads."""
         s = self._now
-        gain, turn = max(s["gains"], key=lambda found: found[0])
         left = self.budget - self.evaluations
+        bonus = SWEEP if left >= 2 * self.parameters.dimension else 1.0
+        gain, turn = max(s["gains"], key=lambda found: found[0] * (bonus if found[1][0] == self._finest else 1.0))
         ended = s["round"] == "tried" and gain * left < HOPE * (s["origin"] - s["place"][1])
         if ended and not s["anew"] and self._finest not in (None, s["leader"][0]) and left > len(s["place"][0]):
             s["anew"], turn, gain = True, (self._finest, 0.0), 0.0
