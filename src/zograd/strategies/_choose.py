@@ -20,8 +20,8 @@ GRADIENTS = 5
 """The least number of full gradients that a dense metric is worth."""
 HEAT, SHARE = 64, 100
 """A heat of a contest has so many evaluations, or one in so many of the budget where that is more."""
-FEWEST = 16
-"""Heats that a contest needs to be worth its cost."""
+FEWEST, PLENTY = 16, 64
+"""Heats that a contest needs, and that it needs where blocks alone could see every parameter twice."""
 SAMPLES = 4
 """Directions a step where there is noise and many parameters."""
 SPREAD = 1e-2
@@ -35,8 +35,8 @@ class Chooser:
     Few parameters for the budget: `FrameGradient` with `QuasiNewton`. Many: the start is evaluated four times
     (`Pilot`). With noise `RandomGradient` with `AnnealedAdam`, whose probes widen until they are clear of it. Without
     noise a `Contest`: random directions one-sided, mirrored and wide with Adam, and blocks of coordinates with
-    `BlockNewton`; who is fastest leads, and may change. Below 1,024 evaluations there is no room for a contest: blocks
-    where they could see every parameter, and random directions where not.
+    `BlockNewton`; who is fastest leads, and may change. Below 1,024 evaluations (4,096 where that is 4 d and more)
+    there is no room for a contest: blocks where they could see every parameter, and random directions where not.
 
     An estimator alone gets the rule that fits it. An optimiser alone gets the estimator that it needs; any other
     central differences where the budget pays for enough of them, and random directions where not.
@@ -106,7 +106,8 @@ class Chooser:
     def _for_many(self, noise: float) -> Strategy:
         d = self.parameters.dimension
         heat = max(HEAT, self.evaluations // SHARE)
-        if noise == 0.0 and self.evaluations >= FEWEST * heat:
+        heats = PLENTY if self.evaluations >= 4 * d else FEWEST
+        if noise == 0.0 and self.evaluations >= heats * heat:
             self._report("")
             return Contest(self.parameters, field(self.parameters, self.seed), heat, self.evaluations, self._report)
         if noise == 0.0 and self.evaluations >= 2 * d:

@@ -60,9 +60,10 @@ class Contest(Strategy):
 
     Each contestant has its first heat from the start, and the best leads from where it is. When the mean of its last 4
     heats falls below half of its best, each of the others has a heat from the best centre so far, and the fastest
-    leads. When it falls below a tenth, the leader is tried with a third of its learning rate too. A contestant without a learning rate looks at block after
-    block: while a sweep of all is left, its decrease counts one and a half times, for it does not fade. A leader that stays
-    is left alone twice as long the next time. All learning rates fall to zero with the budget.
+    leads. When it falls below a tenth, the leader is tried with a third of its learning rate too. A contestant without
+    a learning rate looks at block after block: while a sweep of all is left, its decrease counts one and a half times,
+    for it does not fade. A leader that stays is left alone twice as long the next time. All learning rates fall to zero
+    with the budget.
 
     Where the leader would add less than 5 % of what it gained, even at its present pace to the end, it has come to its
     end: then, once, the contestant without a learning rate begins anew at the start, which is a better place for it
