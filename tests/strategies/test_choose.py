@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import zograd as zo
-from zograd.strategies import Chooser, Pilot, _choose
+from zograd.strategies import Chooser, Contest, Pilot
 
 ADAM = functools.partial(torch.optim.Adam, lr=0.1)
 LITTLE_STEP = functools.partial(zo.optim.BlockNewton, furthest=0.1)
@@ -55,12 +55,15 @@ def test_both_named_are_taken_and_nothing_is_said():
     )
 
 
-@pytest.mark.parametrize(("d", "evaluations"), [(201, 10**6), (200, 2004), (4, 44)])
 @pytest.mark.parametrize(
-    ("values", "optimizer", "said"),
+    ("d", "evaluations", "values", "optimizer", "said"),
     [
-        ([1.0, 1.0], "BlockNewton", "no noise at the start, so blocks of {block} coordinates"),
-        ([1.0, 1.5], "AnnealedAdam", "noise of 0.35 at the start, so random directions that widen"),
+        (301, 1000, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 64 coordinates"),
+        (201, 4095, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 64 coordinates"),
+        (4, 44, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 4 coordinates"),
+        (501, 1000, 4 * [1.0], "AnnealedAdam", "too few evaluations to look at every parameter, so random directions"),
+        (201, 10**6, [1.0, 1.5, 1.0, 1.5], "AnnealedAdam", "noise of 0.29 at the start, so random directions"),
+        (4, 44, [1.0, 1.5, 1.0, 1.5], "AnnealedAdam", "noise of 0.29 at the start, so random directions that widen"),
     ],
 )
 def test_many_parameters_are_decided_by_a_pilot(d, evaluations, values, optimizer, said):
@@ -69,15 +72,28 @@ def test_many_parameters_are_decided_by_a_pilot(d, evaluations, values, optimize
     assert chooser.said == ""
     pilot.tell(torch.tensor(values).double())
     assert type(pilot.chosen.optimizer).__name__ == optimizer
-    assert said.format(block=min(_choose.BLOCK, d)) in chooser.said
+    assert said in chooser.said
+
+
+@pytest.mark.parametrize(("d", "evaluations", "heat"), [(301, 1024, 64), (201, 4096, 64), (900, 10**5, 1000)])
+def test_many_parameters_and_no_noise_make_a_contest_which_says_who_leads(d, evaluations, heat):
+    chooser, pilot = choose(d, evaluations)
+    pilot.tell(torch.ones(4).double())
+    contest = pilot.chosen
+    assert isinstance(contest, Contest)
+    assert (contest.heat, contest.budget, len(contest.contestants)) == (heat, evaluations, 4)
+    said = f"Chosen for {d} parameters and {evaluations} evaluations: a contest, for there is no noise at the start"
+    assert chooser.said == f"{said}, led by nobody yet."
+    contest.report("somebody")
+    assert chooser.said.endswith("led by somebody.")
 
 
 def test_the_budget_sets_the_steps_of_annealed_adam_and_the_noise_is_passed_on():
     _, pilot = choose(300, 4000)
-    pilot.tell(torch.tensor([1.0, 1.5]).double())
+    pilot.tell(torch.tensor([1.0, 1.5, 1.0, 1.5]).double())
     group = pilot.chosen.optimizer.param_groups[0]
-    assert group["steps"] == (4000 - 2 - 8) // 8  # the pilot, and the value of the last centre
-    assert group["noise"] == pytest.approx(0.125**0.5)
+    assert group["steps"] == (4000 - 4 - 8) // 8  # the pilot, and the value of the last centre
+    assert group["noise"] == pytest.approx((1 / 12) ** 0.5)
     _, descent = choose(3, 5, zo.RandomGradient(16))
     assert descent.optimizer.param_groups[0]["steps"] == 1
 

@@ -2,6 +2,7 @@
 
 from zograd.strategies._choose import Chooser
 from zograd.strategies._cmaes import CMAES
+from zograd.strategies._contest import Contest, Contestant
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
 from zograd.strategies._gauss_newton import GaussNewton
 from zograd.strategies._pilot import Pilot
@@ -10,6 +11,8 @@ from zograd.strategies._strategy import Step, Strategy, StrategyFactory
 __all__ = [
     "CMAES",
     "Chooser",
+    "Contest",
+    "Contestant",
     "Descent",
     "GaussNewton",
     "OptimizerFactory",

@@ -8,7 +8,9 @@ from zograd._parameters import Parameters
 from zograd.estimators import CoordinateGradient, FrameGradient, GradientEstimator, RandomGradient
 from zograd.optim import AnnealedAdam, BlockNewton, QuasiNewton
 from zograd.optim._annealed_adam import CHECKS
+from zograd.strategies._contest import Contest
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
+from zograd.strategies._field import BLOCK, LENGTH, field
 from zograd.strategies._pilot import Pilot
 from zograd.strategies._strategy import Strategy, StrategyFactory
 
@@ -16,10 +18,10 @@ LARGEST_FRAME = 200
 """The most parameters for which a dense metric is kept: its arithmetic is O(d^3) a gradient."""
 GRADIENTS = 5
 """The least number of full gradients that a dense metric is worth."""
-BLOCK = 64
-"""Coordinates that move together where there are many."""
-LENGTH = 0.05
-"""How far a block's probes look, in units of the parameters."""
+HEAT, SHARE = 64, 100
+"""A heat of a contest has so many evaluations, or one in so many of the budget where that is more."""
+FEWEST, PLENTY = 16, 64
+"""Heats that a contest needs, and that it needs where blocks alone could see every parameter twice."""
 SAMPLES = 4
 """Directions a step where there is noise and many parameters."""
 SPREAD = 1e-2
@@ -30,11 +32,14 @@ SPREAD = 1e-2
 class Chooser:
     """Chooses what the user did not name.
 
-    Few parameters for the budget: `FrameGradient` with `QuasiNewton`. Many: the start is evaluated twice (`Pilot`);
-    without noise `CoordinateGradient` in blocks with `BlockNewton`, with noise `RandomGradient` with `AnnealedAdam`,
-    whose probes widen until they are clear of it. An estimator alone gets the rule that fits it. An optimiser alone
-    gets the estimator that it needs; any other central differences where the budget pays for enough of them, and random
-    directions where not.
+    Few parameters for the budget: `FrameGradient` with `QuasiNewton`. Many: the start is evaluated four times
+    (`Pilot`). With noise `RandomGradient` with `AnnealedAdam`, whose probes widen until they are clear of it. Without
+    noise a `Contest`: random directions one-sided, mirrored and wide with Adam, and blocks of coordinates with
+    `BlockNewton`; who is fastest leads, and may change. Below 1,024 evaluations (4,096 where that is 4 d and more)
+    there is no room for a contest: blocks where they could see every parameter, and random directions where not.
+
+    An estimator alone gets the rule that fits it. An optimiser alone gets the estimator that it needs; any other
+    central differences where the budget pays for enough of them, and random directions where not.
 
     Args:
         parameters: What is optimised.
@@ -99,13 +104,29 @@ class Chooser:
         return self._descent(RandomGradient(SAMPLES, step=SPREAD), optimizer, scheduler, "random directions")
 
     def _for_many(self, noise: float) -> Strategy:
-        if noise == 0.0:
+        d = self.parameters.dimension
+        heat = max(HEAT, self.evaluations // SHARE)
+        heats = PLENTY if self.evaluations >= 4 * d else FEWEST
+        if noise == 0.0 and self.evaluations >= heats * heat:
+            self._report("")
+            return Contest(self.parameters, field(self.parameters, self.seed), heat, self.evaluations, self._report)
+        if noise == 0.0 and self.evaluations >= 2 * d:
             rule = partial(BlockNewton, block=BLOCK)
-            why = f"no noise at the start, so blocks of {min(BLOCK, self.parameters.dimension)} coordinates"
+            why = f"no noise at the start, so blocks of {min(BLOCK, d)} coordinates"
             return self._descent(CoordinateGradient(step=LENGTH), rule, None, why)
         estimator = RandomGradient(SAMPLES, step=SPREAD)
-        why = f"noise of {noise:.2g} at the start, so random directions that widen"
+        why = (
+            f"noise of {noise:.2g} at the start, so random directions that widen"
+            if noise
+            else "too few evaluations to look at every parameter, so random directions"
+        )
         return self._descent(estimator, self._annealed(estimator, noise), None, why)
+
+    def _report(self, led: str) -> None:
+        self.said = (
+            f"Chosen for {self.parameters.dimension} parameters and {self.evaluations} evaluations: a contest, for "
+            f"there is no noise at the start, led by {led or 'nobody yet'}."
+        )
 
     def _annealed(self, estimator: GradientEstimator, noise: float) -> OptimizerFactory:
         left = self.evaluations - (Pilot.COST + CHECKS if noise else 0)

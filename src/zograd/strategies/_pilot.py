@@ -11,12 +11,17 @@ from zograd._probes import Dense, Probes
 from zograd._typing import Values, Vector
 from zograd.strategies._strategy import Step, Strategy
 
+ROUNDING = 1e-12
+"""A scatter below this share of the values is none."""
+
 
 @final
 class Pilot(Strategy):
-    """Evaluate the start twice, and let the difference decide which strategy goes on.
+    """Evaluate the start four times, and let the scatter decide which strategy goes on.
 
-    Cost: 2 evaluations.
+    A scatter below 1e-12 of the values is rounding, and counts as none.
+
+    Cost: 4 evaluations.
 
     Args:
         parameters: What the points mean.
@@ -26,7 +31,7 @@ class Pilot(Strategy):
         chosen: What goes on, once the noise is known.
     """
 
-    COST: ClassVar[int] = 2
+    COST: ClassVar[int] = 4
     """Evaluations before the choice."""
 
     def __init__(self, parameters: Parameters, decide: Callable[[float], Strategy]) -> None:
@@ -43,21 +48,23 @@ class Pilot(Strategy):
         return super().answer if self.chosen is None else self.chosen.answer
 
     def ask(self) -> Probes:
-        """The start, twice; then what the chosen strategy asks."""
+        """The start, some times over; then what the chosen strategy asks."""
         if self.chosen is not None:
             return self.chosen.ask()
         start = self.parameters.clip(self.parameters.initial.clone())
         return Probes(start, Dense(start.new_zeros(self.COST, len(start))))
 
     def tell(self, values: Values) -> Step:
-        """Take the two values and choose; then hand on."""
+        """Take the values of the start and choose; then hand on."""
         if self.chosen is None:
-            require(values.shape == (2,), "values", "have shape (2,), one value a probe asked for", values)
+            must = f"have shape ({self.COST},), one value a probe asked for"
+            require(values.shape == (self.COST,), "values", must, values)
             self.notice(values)
-            told = values.isfinite().all()
-            self._choose(float((values[0] - values[1]).abs()) / 2**0.5 if told else 0.0)
-            lost = int(values.isfinite().logical_not().sum())
-            value = float(values.nanmean()) if lost < 2 else None
+            told = values[values.isfinite()].double()
+            noise = float(told.std()) if len(told) > 1 else 0.0
+            self._choose(noise if noise > ROUNDING * float(told.abs().max() if len(told) else 0.0) else 0.0)
+            lost = self.COST - len(told)
+            value = float(told.mean()) if len(told) else None
             return Step(1, self.COST, value, self.best_value, self.best_point, lost, {"noise": self.noise})
         step = self.chosen.tell(values)
         self.best_value, self.best_point = step.best_value, step.best_point
