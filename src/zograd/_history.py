@@ -15,7 +15,7 @@ MOST_BYTES = 2**26
 
 @final
 class Steps:
-    """Collects steps; of best points beyond `MOST_BYTES` it keeps the newest, and of the others every second, fourth
+    """Collects steps; of best points beyond `MOST_BYTES` it keeps the newest, and of the rest every second or fourth.
 
     The best points are counted in the order in which they were found, and those whose number is no multiple of a
     stride are forgotten: their steps hold NaN in their place, as those of a durable run do. The stride doubles whenever

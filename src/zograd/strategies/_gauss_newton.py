@@ -201,7 +201,7 @@ class GaussNewton(Strategy):
             if self.phase == "measure":
                 self.measurement.told(outputs, self.residuals)
                 diagnostics["measured"] = float(len(outputs))
-                self.phase = "try"
+                self.phase = "try" if self.measurement.known else "measure"
                 self.refused = 0
             else:
                 self._judge(outputs, losses, diagnostics)
