@@ -28,6 +28,10 @@ LEAK = 0.2
 """The share of the change that may come from outside the footprints before all are measured one by one again."""
 ADDRESSES = 8
 """Owners are looked for where that costs at most one in so many evaluations of the budget."""
+FARTHEST = 8.0
+"""Probes of a coordinate that has shown no effect so far reach up to so many times farther."""
+SILENT = 0.25
+"""From this share of such coordinates on all are measured one by one."""
 MEAN = 20
 """Measurements under noise of which the mean is taken, at most."""
 NEGLIGIBLE = 1e-4
@@ -70,6 +74,7 @@ class Measurement:
         self.rounds = 0
         self.grid: Grid | None = None
         self.slopes = Slopes.zeros(0, 0)
+        self.farther = torch.ones(len(self.free), dtype=torch.float64)
         self.directions = torch.zeros(0, 0, dtype=torch.float64)
         self._shared: Shared | None = None
         self._groups = torch.zeros(0, dtype=torch.long)
@@ -104,7 +109,7 @@ class Measurement:
             self._steps = torch.full((rows,), reach if reach < 0.01 else 0.3 * reach, dtype=torch.float64)
             return self.spread(self._steps[:, None] * torch.eye(rows, dtype=torch.float64)).to(center)
         here = center[self.free].double()
-        length = self.parameters.granularity.cpu()[self.free].clamp(min=reach)
+        length = torch.maximum(self.parameters.granularity.cpu()[self.free], reach * self.farther.to(center))
         signs = torch.randint(2, here.shape, generator=generator).double() * 2 - 1
         outside = (here + signs * length > self.high) | (here + signs * length < self.low)
         inwards = torch.where(here - self.low > self.high - here, -1.0, 1.0).double()
@@ -148,7 +153,8 @@ class Measurement:
     def _footprints(self) -> Shared | None:
         """What each coordinate touches, with a margin where the outputs are a picture; ``None`` where it is all."""
         item, output, grid = self.slopes.direction, self.slopes.output, self.grid
-        if item is None or output is None:
+        searching = (self.slopes.squares() == 0) & (self.farther > 1) & (self.farther < FARTHEST)
+        if item is None or output is None or float(searching.double().mean()) > SILENT:
             return None
         free = len(self.free)
         if grid is None or free * grid.pixels > LARGEST_MATRIX:
@@ -177,10 +183,13 @@ class Measurement:
         else:
             picked = (self._groups >= 0).nonzero()[:, 0]
             picked = picked[good[self._groups[picked]]]
+            self.slopes = self.slopes.dense()
             matrix = self.slopes.value
             found = (change[self._groups[picked]] / self._steps[picked, None]).to(matrix)
             # Under noise the mean of the last few; they are forgotten when the centre has moved far.
             matrix[picked] = torch.lerp(matrix[picked], found, 1 / (self.rounds + 1)) if self.noisy else found
+            silent = picked[(found == 0).all(1)]
+            self.farther[silent] = (2 * self.farther[silent]).clamp(max=FARTHEST)
             self.rounds = min(self.rounds + 1, MEAN - 1)
             whole = len(picked) == len(self.free) >= MANY
             if whole and not self.noisy:
@@ -251,7 +260,19 @@ class Measurement:
         wide[:, self.free] = steps @ self.directions if self.random else steps
         return wide
 
-    KEPT = ("outputs", "noisy", "random", "known", "apart", "sharing", "asking", "cost", "rounds", "directions")
+    KEPT = (
+        "outputs",
+        "noisy",
+        "random",
+        "known",
+        "apart",
+        "sharing",
+        "asking",
+        "cost",
+        "rounds",
+        "directions",
+        "farther",
+    )
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured, and how."""
