@@ -54,7 +54,7 @@ def run(task: Row) -> Row:
         "outputs": problem.residual(problem.x0).numel(),
         "budget": budget,
         "evaluations": result.nfev,
-        "ended": {0: "budget", 1: "target", 3: "time"}[result.status],
+        "ended": {0: "budget", 1: "target", 3: "time"}.get(result.status, "interrupted"),
         "start": f"{start:.6g}",
         "best": f"{result.fun:.6g}",
         "reached": reached or "",
