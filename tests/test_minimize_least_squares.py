@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import zograd as zo
+from zograd.problems import led
 
 TIME = np.linspace(0.0, 4.0, 30)
 
@@ -288,3 +289,10 @@ def test_two_workers_make_the_same_steps():
     assert told(zo.minimize_least_squares(decay, START, workers=2, **given)) == told(
         zo.minimize_least_squares(decay, START, **given)
     )
+
+
+def test_switches_far_from_their_threshold_are_found():
+    # At a tenth of a unit most of the segments show nothing: those are looked at from farther away.
+    problem = led(displays=2, seed=3)
+    result = problem.fit(600)
+    assert result.fun == 0.0

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from zograd._checks import require
 from zograd._errors import EvaluationError, RunError
+from zograd._history import Steps
 from zograd._parameters import Parameters
 from zograd._record import read_run
 from zograd._result import Result
@@ -19,7 +20,7 @@ from zograd._terminate import Terminated, terminable
 from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
 from zograd.estimators import GradientEstimator
 from zograd.evaluate import NAME, FailurePolicy, Journal, Pool, evaluator_for, failure_policy
-from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Step, Strategy, StrategyFactory
+from zograd.strategies import Chooser, OptimizerFactory, SchedulerFactory, Strategy, StrategyFactory
 
 ENDINGS = {
     "budget": (0, "The budget of {budget} evaluations is spent ({nfev} used)."),
@@ -182,7 +183,7 @@ def minimized(
         begin = Run.resume if is_there else Run.create
         going = begin(run, strategy, blackbox, configuration=settings, **options)
     where = _where(run, going)
-    history: list[Step] = []
+    kept = Steps()
 
     def result(ending: str) -> Result:
         status, sentence = ENDINGS.get(ending, (-2, ending))
@@ -202,7 +203,7 @@ def minimized(
             success=status >= 0,
             status=status,
             message=" ".join(filter(None, words)),
-            history=history if run is None else going.record.history,
+            history=kept.steps if run is None else going.record.history,
             lost=going.tally.total,
             seconds=going.seconds,
         )
@@ -215,7 +216,7 @@ def minimized(
             try:
                 for step in going:
                     if run is None:
-                        history.append(step)
+                        kept.append(step)
                     bar.update(step.evaluations - bar.n)
                     bar.set_postfix_str(f"best {step.best_value:.6g}", refresh=False)
                     if callback is not None and _says_stop(callback, result("budget")):

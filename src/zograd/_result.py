@@ -23,7 +23,8 @@ class Result:
         status: 0 the budget is spent, 1 the target is reached, 2 time is up, 3 the callback said stop,
             -1 interrupted or terminated.
         message: How it ended, which method was used, and what was lost, in words.
-        history: Every `Step`; of a durable run they are read from its file when they are asked for.
+        history: Every `Step`; of a durable run they are read from its file when they are asked for. Of best points that
+            together exceed 64 MiB a thinned set and the newest are kept; where it is not, ``best_point`` holds NaN.
         lost: Evaluations that failed or returned nothing usable.
         seconds: Wall time.
     """

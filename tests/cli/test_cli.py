@@ -80,6 +80,8 @@ Options:
                          [default: 64]
   --evaluations INTEGER  How often the program may be run.  [default: as the
                          problem needs]
+  --by [loss|outputs]    What is modelled: the loss, or every output, where
+                         there are several.  [default: loss]
   --seed INTEGER         Same seed, same run.  [default: 0]
   --out PATH             The folder for the report.  [default: demo-picture]
   -h, --help             Show this message and exit.
@@ -96,6 +98,8 @@ Options:
                          False]
   --evaluations INTEGER  How often the program may be run.  [default: as the
                          problem needs]
+  --by [loss|outputs]    What is modelled: the loss, or every output, where
+                         there are several.  [default: loss]
   --seed INTEGER         Same seed, same run.  [default: 0]
   --out PATH             The folder for the report.  [default: demo-
                          rosenbrock]
@@ -154,7 +158,7 @@ def test_the_picture_leaves_what_it_says(zograd: Any, tmp_path: Path) -> None:
         with Image.open(picture) as image:
             image.verify()
     page = (folder / "report.html").read_text()
-    assert "zograd demo picture --shapes 3 --size 16 --evaluations 200 --seed 0 --out deep/er" in page
+    assert "zograd demo picture --shapes 3 --size 16 --evaluations 200 --by loss --seed 0 --out deep/er" in page
     assert "https://" not in page
 
 
@@ -198,7 +202,16 @@ def test_without_a_name_it_is_the_picture(zograd: Any, monkeypatch: pytest.Monke
     asked: dict[str, Any] = {}
     monkeypatch.setattr(demo.commands["picture"], "callback", lambda **options: asked.update(options) or 0)
     assert zograd("demo")[0] == 0
-    assert asked == {"image": None, "shapes": 150, "size": 64, "evaluations": None, "seed": 0, "out": None}
+    options = {"evaluations": None, "by": "loss", "seed": 0, "out": None}
+    assert asked == {"image": None, "shapes": 150, "size": 64, **options}
+
+
+def test_by_outputs_every_output_is_modelled(zograd: Any, tmp_path: Path) -> None:
+    code, out, _ = zograd(*SMALL, "--by", "outputs")
+    assert code == 0
+    assert "Gauss-Newton on" in out
+    assert "--by outputs" in (tmp_path / "demo-picture" / "report.html").read_text()
+    assert zograd("demo", "plateau", "--by", "outputs")[0] == 2
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -418,4 +431,4 @@ class TestOptions:
         assert described == {"first": "What it is.", "second": "Another: one."}
 
     def test_a_problem_names_its_own_options(self) -> None:
-        assert [option.name for option in options_of(plateau)] == ["levels", "evaluations", "seed", "out"]
+        assert [option.name for option in options_of(plateau)] == ["levels", "evaluations", "by", "seed", "out"]

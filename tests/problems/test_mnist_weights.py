@@ -40,7 +40,9 @@ def test_the_output_is_that_of_torch_modules() -> None:
     given = torch.rand(256, generator=torch.Generator().manual_seed(0))
     goal = torch.from_numpy(printed(7).copy()).flatten() / 255
     with torch.no_grad():
-        torch.testing.assert_close(problem.residual(problem.x0).float(), net(given) - goal, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            problem.residual(problem.x0).flatten().float(), net(given) - goal, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_the_start_is_uniform_in_one_over_the_root_of_the_fan_in() -> None:

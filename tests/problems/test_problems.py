@@ -78,7 +78,7 @@ def test_what_every_problem_keeps(problem: Problem) -> None:
     if problem.residuals is not None and not problem.noise:
         differences = problem.residual(problem.x0)
         assert differences.dtype.is_floating_point
-        assert differences.ndim == 1
+        assert differences.ndim >= 1
         assert start == pytest.approx(float((differences.double() ** 2).mean()), rel=1e-5)
     picture = problem.draw(problem.x0, 60)
     assert picture.dtype == np.uint8
@@ -122,6 +122,23 @@ def test_a_batched_program_is_worth_the_mean_of_its_squared_residuals() -> None:
 def test_a_program_of_one_number_has_no_residuals() -> None:
     with pytest.raises(zo.ArgumentError, match="`problem` must have residuals, found 'plateau'"):
         plateau().residual(0.0)
+    with pytest.raises(zo.ArgumentError, match="found 'plateau'"):
+        plateau().fit()
+
+
+def test_fit_models_the_outputs_and_solve_the_loss() -> None:
+    assert lines().fit(100).fun < 1e-20
+    problem = caustic(8, 24, 12)
+    fitted, solved = problem.fit(400), problem.solve(400)
+    assert "Gauss-Newton on 144 outputs of 64 parameters" in fitted.message
+    assert fitted.nfev <= 400
+    assert fitted.fun < solved.fun
+
+
+@pytest.mark.parametrize(("name", "shape"), [("caustic", (12, 12)), ("texture", (12, 12, 3)), ("cornell", (16, 16, 3))])
+def test_outputs_that_are_a_picture_have_its_shape(name: str, shape: tuple[int, ...]) -> None:
+    problem = next(problem for problem in made() if problem.name == name)
+    assert problem.residual(problem.x0).shape == shape
 
 
 def test_every_problem_is_listed_once() -> None:

@@ -18,12 +18,12 @@ from zograd.report import Outputs, times_lower, write_folder
 def demonstrate(make: Callable[..., Problem]) -> Callable[..., int]:
     """The command that solves what ``make`` makes; it returns the exit code."""
 
-    def command(evaluations: int | None, seed: int, out: Path | None, **arguments: Any) -> int:
+    def command(evaluations: int | None, by: str, seed: int, out: Path | None, **arguments: Any) -> int:
         takes_seed = "seed" in inspect.signature(make).parameters
         problem = make(**arguments, **({"seed": seed} if takes_seed else {}))
         budget = problem.evaluations if evaluations is None else evaluations
         folder = Path(f"demo-{problem.name}") if out is None else out
-        given = {**arguments, "evaluations": budget, "seed": seed, "out": out}
+        given = {**arguments, "evaluations": budget, "by": by, "seed": seed, "out": out}
         outputs = Outputs(
             folder,
             f"zograd demo: {problem.name}",
@@ -36,18 +36,18 @@ def demonstrate(make: Callable[..., Problem]) -> Callable[..., int]:
             command=typed(problem.name, given),
         )
         outputs.prepare()
-        return _solve(problem, outputs, budget, seed)
+        return _solve(problem, outputs, budget, seed, by)
 
     return command
 
 
-def _solve(problem: Problem, outputs: Outputs, budget: int, seed: int) -> int:
+def _solve(problem: Problem, outputs: Outputs, budget: int, seed: int, by: str) -> int:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{problem.name}[/bold]: {problem.summary}")
     console.print(", ".join(f"{name} {fact}" for name, fact in problem.details.items()), style="dim")
     start = problem.value(problem.x0)
     with progress(console, budget, start) as shown:
-        result = problem.solve(budget, seed=seed, progress=False, callback=shown)
+        result = {"loss": problem.solve, "outputs": problem.fit}[by](budget, seed=seed, progress=False, callback=shown)
     interrupted = not result.success
     if not result.history and not interrupted:
         raise ArgumentError(

@@ -33,6 +33,13 @@ def options_of(make: Callable[..., Problem]) -> list[click.Parameter]:
         click.Option(
             ["--evaluations"], type=int, help="How often the program may be run.  [default: as the problem needs]"
         ),
+        click.Option(
+            ["--by"],
+            type=click.Choice(["loss", "outputs"]),
+            default="loss",
+            show_default=True,
+            help="What is modelled: the loss, or every output, where there are several.",
+        ),
         click.Option(["--seed"], type=int, default=0, show_default=True, help="Same seed, same run."),
         click.Option(
             ["--out"],

@@ -33,8 +33,9 @@ class Problem:
         evaluations: A budget with which the default method does well.
         minimum: The least value that there is, where it is known (else ``None``).
         residuals: The program's outputs minus their goals, where it has more than one: a `zograd.batched` black box
-            from points, (n, d) where ``x0`` is a vector, to a floating tensor of shape (n, m), such that ``fun`` is the
-            mean of the squares of a row. One evaluation of it costs one of ``fun``, and says m times as much.
+            from points, (n, d) where ``x0`` is a vector, to a floating tensor of shape (n, *out), a picture where the
+            outputs are one, such that ``fun`` is the mean of the squares of a row. One evaluation of it costs one of
+            ``fun``, and says as many times as much as there are outputs.
         noise: Whether the program draws random numbers, so that one point has many values. It draws them from torch's
             global generator, which a `zograd.Pool` seeds for every call; a batched program draws once a call, so that
             the points of one wave, and with them both halves of a difference, see the same numbers.
@@ -77,18 +78,23 @@ class Problem:
         return float(self.fun(point))
 
     def residual(self, point: Any) -> torch.Tensor:
-        """The residuals at one point in the structure of ``x0``, shape (m,). Cost: 1 evaluation.
+        """The residuals at one point in the structure of ``x0``, in their shape. Cost: 1 evaluation.
 
         Raises:
             ArgumentError: When the program has one output only.
         """
+        return self._one(self._outputs, point)
+
+    @property
+    def _outputs(self) -> zo.BlackBox:
         if self.residuals is None:
             raise zo.ArgumentError(
-                f"`problem` must have residuals, found {self.name!r}, whose program returns one number. Use `value`.",
+                f"`problem` must have residuals, found {self.name!r}, whose program returns one number. Use `value` "
+                f"and `solve`.",
                 argument="problem",
                 found=self.name,
             )
-        return self._one(self.residuals, point)
+        return self.residuals
 
     def _one(self, box: zo.BlackBox, point: Any) -> torch.Tensor:
         # Not through `parameters`: the way to internal units and back may change the last bit.
@@ -105,3 +111,16 @@ class Problem:
         """
         budget = self.evaluations if evaluations is None else evaluations
         return zo.minimize(self.fun, self.parameters(), evaluations=budget, **{**self.settings, **settings})
+
+    def fit(self, evaluations: int | None = None, **settings: Any) -> zo.Result:
+        """Minimise it by its outputs, each of which is modelled on its own: `zograd.minimize_least_squares`.
+
+        Args:
+            evaluations: The budget; the problem's own by default.
+            **settings: Any keyword of `zograd.minimize_least_squares`.
+
+        Raises:
+            ArgumentError: When the program has one output only.
+        """
+        budget = self.evaluations if evaluations is None else evaluations
+        return zo.minimize_least_squares(self._outputs, self.parameters(), evaluations=budget, **settings)

@@ -61,7 +61,7 @@ def caustic(control: int = 32, photons: int = 128, size: int = 64, noise: bool =
     start = 0.5 + 0.05 * torch.randn(control**2, generator=torch.Generator().manual_seed(seed))
 
     def residuals(points: Tensor) -> Tensor:
-        return (water(points) - goal.to(points)).flatten(1)
+        return water(points) - goal.to(points)
 
     def draw(point: Tensor, longer: int) -> Picture:
         # More light than is counted in a search, so that what one sees is not the grain of it.
@@ -71,7 +71,7 @@ def caustic(control: int = 32, photons: int = 128, size: int = 64, noise: bool =
     return Problem(
         name="caustic",
         summary="shape the surface of water so that light draws on the floor",
-        fun=zo.batched(lambda points: (residuals(points) ** 2).mean(1)),
+        fun=zo.batched(lambda points: (residuals(points) ** 2).mean((1, 2))),
         residuals=zo.batched(residuals),
         x0=start,
         loss="mean squared error of the light",

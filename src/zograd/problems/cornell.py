@@ -44,7 +44,7 @@ def cornell(size: int = 64) -> Problem:
     wanted = pictures(room, batch(WANTED))[0]
 
     def residuals(points: dict[str, Any]) -> Tensor:
-        return (pictures(room, points) - wanted).flatten(1)
+        return pictures(room, points) - wanted
 
     def draw(point: dict[str, Any], side: int) -> Picture:
         picture: Picture = (255 * pictures(Room(side), batch(point))[0]).round().byte().numpy()
@@ -53,7 +53,7 @@ def cornell(size: int = 64) -> Problem:
     return Problem(
         name="cornell",
         summary="find the lamp and the blocks of a room from its picture",
-        fun=zo.batched(lambda points: residuals(points).square().mean(1)),
+        fun=zo.batched(lambda points: residuals(points).square().mean((1, 2, 3))),
         residuals=zo.batched(residuals),
         x0={name: np.array(values) for name, values in START.items()},
         bounds={name: (np.array(LOWER[name]), np.array(UPPER[name])) for name in START},

@@ -57,7 +57,7 @@ def house(size: int = 64) -> Problem:
     wanted = drawn(batch(WANTED), size)[0]
 
     def residuals(points: dict[str, Any]) -> Tensor:
-        return (drawn(points, size) - wanted).flatten(1)
+        return drawn(points, size) - wanted
 
     def draw(point: dict[str, Any], side: int) -> Picture:
         picture: Picture = (255 * drawn(batch(point), side)[0]).round().byte().numpy()
@@ -66,7 +66,7 @@ def house(size: int = 64) -> Problem:
     return Problem(
         name="house",
         summary="find how many floors, windows and pickets a house was made with, and how large all is",
-        fun=zo.batched(lambda points: residuals(points).square().mean(1)),
+        fun=zo.batched(lambda points: residuals(points).square().mean((1, 2, 3))),
         residuals=zo.batched(residuals),
         x0=dict(START),
         bounds=dict(BOUNDS),

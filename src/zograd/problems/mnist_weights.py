@@ -56,12 +56,12 @@ def mnist_weights(digits: Path | None = None, number: int = 7, seed: int = 0) ->
     )
 
     def residuals(points: Tensor) -> Tensor:
-        return shown(points, given) - goal.to(points)
+        return (shown(points, given) - goal.to(points)).reshape(-1, SIDE, SIDE)
 
     return Problem(
         name="mnist_weights",
         summary="find the weights of a network whose output is a given digit",
-        fun=zo.batched(lambda points: (residuals(points) ** 2).mean(1)),
+        fun=zo.batched(lambda points: (residuals(points) ** 2).mean((1, 2))),
         residuals=zo.batched(residuals),
         x0=start,
         loss="mean squared error of the pixels",

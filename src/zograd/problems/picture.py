@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+import zograd as zo
 from zograd.problems._arguments import whole
 from zograd.problems._drawing import canvas, module
 from zograd.problems._photograph import PORTRAIT, opened, portrait, resized
@@ -57,6 +58,7 @@ def picture(image: Path | None = None, shapes: int = 150, size: int = 64, seed: 
         name="picture",
         summary="reproduce a photograph through a renderer without a gradient",
         fun=error,
+        residuals=zo.pointwise(error.differences),
         x0=_start(shapes, seed),
         loss="mean squared error of the pixels",
         bounds={
@@ -98,6 +100,10 @@ class PictureError:
         """The mean squared error, in units where a channel is in [0, 1]."""
         difference = self._renderer(ellipses).astype(np.float32) - self._wanted
         return float(np.vdot(difference, difference)) / (difference.size * 255.0**2)
+
+    def differences(self, ellipses: Ellipses) -> NDArray[np.float32]:
+        """Picture less photograph, shape (height, width, 3), in the same units."""
+        return (self._renderer(ellipses).astype(np.float32) - self._wanted) / np.float32(255.0)
 
     def draw(self, ellipses: Ellipses, size: int) -> Picture:
         """The same ellipses on a canvas of another size, which they have enough detail for."""

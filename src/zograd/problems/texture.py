@@ -55,7 +55,7 @@ def texture(image: Path | None = None, size: int = 256, seed: int = 0) -> Proble
         name="texture",
         summary="find every value of a picture from its distance to a photograph",
         fun=zo.batched(fun),
-        residuals=zo.batched(residuals),
+        residuals=zo.batched(lambda points: residuals(points).reshape(-1, *pixels.shape)),
         x0=(0.5 + 0.05 * noise).clamp(0.0, 1.0),
         loss="mean squared error of the pixels",
         bounds=(0.0, 1.0),

@@ -43,11 +43,11 @@ def moments(history: Sequence[Step], frames: int) -> list[Step]:
     """At most ``frames`` steps, the last among them, dense at the start, where most happens.
 
     The k-th lies at the share ``(k / frames)^2`` of the evaluations; steps that did not improve the best show the
-    same picture as the one before, and are left out.
+    same picture as the one before, and are left out; so are those whose best point was not kept.
     """
     improved, best = [], np.inf
     for step in history:
-        if step.best_value < best:
+        if step.best_value < best and not bool(step.best_point.isnan().any()):
             improved.append(step)
             best = step.best_value
     if not improved:

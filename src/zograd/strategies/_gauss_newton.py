@@ -48,7 +48,8 @@ class GaussNewton(Strategy):
       over a tenth, and over less when little is gained: the slopes are then those of the smoothed program.
     * **A measurement** takes d evaluations. Where parameters touch few of the outputs, those whose footprints are apart
       are moved together (Curtis, Powell and Reid), which may cost a tenth of that. Where the budget is below 3 d
-      (and d above 16), or J as a matrix above 2^25 entries, it is along random directions, and the step in their span.
+      (and d above 16), or J as a matrix above 2^25 entries, it is along random directions, and the step in their span;
+      but first 2 log2(d) evaluations find out whether each output belongs to one parameter.
     * **Steps** for one damping or up to 16 are tried at once, a tenth of a measurement; of a picture also steps for
       blurred residuals, whose slopes hold for larger moves. The best is taken if it is better, and every step tried
       corrects J by Broyden's least change, so that more steps follow without a measurement as long as that pays.
@@ -201,7 +202,7 @@ class GaussNewton(Strategy):
             if self.phase == "measure":
                 self.measurement.told(outputs, self.residuals)
                 diagnostics["measured"] = float(len(outputs))
-                self.phase = "try"
+                self.phase = "try" if self.measurement.known else "measure"
                 self.refused = 0
             else:
                 self._judge(outputs, losses, diagnostics)

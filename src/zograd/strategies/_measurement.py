@@ -8,6 +8,7 @@ from torch import Tensor
 
 from zograd._parameters import Parameters
 from zograd._typing import Points, Vector
+from zograd.strategies._addresses import addresses, owners
 from zograd.strategies._footprints import Grid, colours
 from zograd.strategies._slopes import Amounts, Outcomes, Slopes
 
@@ -25,6 +26,12 @@ SPARSE = 0.25
 """Slopes are kept as entries where at most this share of them is not zero."""
 LEAK = 0.2
 """The share of the change that may come from outside the footprints before all are measured one by one again."""
+ADDRESSES = 8
+"""Owners are looked for where that costs at most one in so many evaluations of the budget."""
+FARTHEST = 8.0
+"""Probes of a coordinate that has shown no effect so far reach up to so many times farther."""
+SILENT = 0.25
+"""From this share of such coordinates on all are measured one by one."""
 MEAN = 20
 """Measurements under noise of which the mean is taken, at most."""
 NEGLIGIBLE = 1e-4
@@ -54,6 +61,7 @@ class Measurement:
         cost: Rows of one measurement.
         random: Whether the directions are random.
         known: Whether anything was measured.
+        asking: Whether the next probes ask which output belongs to which parameter.
         grid: The picture that the outputs form, or ``None``.
     """
 
@@ -62,10 +70,11 @@ class Measurement:
         self.free = (~parameters.fixed.cpu()).nonzero()[:, 0]
         self.low, self.high = parameters.lower.cpu()[self.free], parameters.upper.cpu()[self.free]
         self.outputs, self.cost = 0, 0
-        self.noisy = self.random = self.known = self.apart = self.sharing = False
+        self.noisy = self.random = self.known = self.apart = self.sharing = self.asking = False
         self.rounds = 0
         self.grid: Grid | None = None
         self.slopes = Slopes.zeros(0, 0)
+        self.farther = torch.ones(len(self.free), dtype=torch.float64)
         self.directions = torch.zeros(0, 0, dtype=torch.float64)
         self._shared: Shared | None = None
         self._groups = torch.zeros(0, dtype=torch.long)
@@ -80,6 +89,7 @@ class Measurement:
         self.cost = free
         if self.random:
             self.cost = max(1, min(DIRECTIONS, max(4, self.budget // 32), LARGEST_MATRIX // max(free, outputs), free))
+            self.asking = not noisy and free >= MANY and ADDRESSES * len(addresses(free)) <= self.budget
         else:
             self.slopes = Slopes.zeros(free, outputs)
 
@@ -92,18 +102,23 @@ class Measurement:
 
     def offsets(self, center: Vector, reach: float, room: int, generator: torch.Generator) -> Points:
         """The probes of a measurement, at most ``room`` rows, ``reach`` away."""
-        if self.random:
+        self.asking &= len(addresses(len(self.free))) <= room
+        if self.random and not self.asking:
             rows = min(self.cost, room)
             self.directions = torch.randn(rows, len(self.free), dtype=torch.float64, generator=generator)
             self._steps = torch.full((rows,), reach if reach < 0.01 else 0.3 * reach, dtype=torch.float64)
             return self.spread(self._steps[:, None] * torch.eye(rows, dtype=torch.float64)).to(center)
         here = center[self.free].double()
-        length = self.parameters.granularity.cpu()[self.free].clamp(min=reach)
+        length = torch.maximum(self.parameters.granularity.cpu()[self.free], reach * self.farther.to(center))
         signs = torch.randint(2, here.shape, generator=generator).double() * 2 - 1
         outside = (here + signs * length > self.high) | (here + signs * length < self.low)
         inwards = torch.where(here - self.low > self.high - here, -1.0, 1.0).double()
         wanted = here + torch.where(outside, inwards, signs) * length
         self._steps = torch.minimum(torch.maximum(wanted, self.low), self.high) - here
+        if self.asking:
+            rows_of = center.new_zeros(len(moved := addresses(len(self.free))), len(center))
+            rows_of[:, self.free] = (moved * self._steps).to(center)
+            return rows_of
         groups, count = self._grouped(generator)
         if count > room:
             place = torch.full((count,), -1)
@@ -119,7 +134,7 @@ class Measurement:
         """The group of each coordinate (-1 for none), and how many groups there are."""
         free = len(self.free)
         if self.apart:
-            self.slopes = self.slopes.dense()
+            self._mix()
         self._shared = self._footprints()
         self.sharing = self._shared is not None
         if self._shared is None:
@@ -138,7 +153,8 @@ class Measurement:
     def _footprints(self) -> Shared | None:
         """What each coordinate touches, with a margin where the outputs are a picture; ``None`` where it is all."""
         item, output, grid = self.slopes.direction, self.slopes.output, self.grid
-        if item is None or output is None:
+        searching = (self.slopes.squares() == 0) & (self.farther > 1) & (self.farther < FARTHEST)
+        if item is None or output is None or float(searching.double().mean()) > SILENT:
             return None
         free = len(self.free)
         if grid is None or free * grid.pixels > LARGEST_MATRIX:
@@ -152,8 +168,11 @@ class Measurement:
 
     def told(self, residuals: Float[Tensor, "n m"], center: Outcomes) -> None:
         """Take the residuals at the probes, and those at the centre."""
-        self.known = True
         change = residuals - center
+        if self.asking:
+            self._own(change)
+            return
+        self.known = True
         good = change.isfinite().all(1)
         if self.random:
             slopes = Slopes.zeros(len(change), self.outputs)
@@ -164,14 +183,36 @@ class Measurement:
         else:
             picked = (self._groups >= 0).nonzero()[:, 0]
             picked = picked[good[self._groups[picked]]]
+            self.slopes = self.slopes.dense()
             matrix = self.slopes.value
             found = (change[self._groups[picked]] / self._steps[picked, None]).to(matrix)
             # Under noise the mean of the last few; they are forgotten when the centre has moved far.
             matrix[picked] = torch.lerp(matrix[picked], found, 1 / (self.rounds + 1)) if self.noisy else found
+            silent = picked[(found == 0).all(1)]
+            self.farther[silent] = (2 * self.farther[silent]).clamp(max=FARTHEST)
             self.rounds = min(self.rounds + 1, MEAN - 1)
             whole = len(picked) == len(self.free) >= MANY
             if whole and not self.noisy:
                 self.slopes = self.slopes.thinned(NEGLIGIBLE, SPARSE)
+
+    def _own(self, change: Float[Tensor, "rows m"]) -> None:
+        """Slopes from who owns which output, at once; random directions stay where outputs have many owners."""
+        self.asking = False
+        item = owners(change, len(self.free)) if bool(change.isfinite().all()) else None
+        if item is None:
+            return
+        output = (item >= 0).nonzero()[:, 0]
+        item = item[output]
+        # An owner moves its outputs in one of the two probes of each place.
+        value = 2 * change[:, output].sum(0) / (len(change) * self._steps[item])
+        none = Slopes(len(self.free), self.outputs, value[:0].float(), item[:0], output[:0])
+        self.slopes = none.renewed(torch.zeros(len(self.free), dtype=torch.bool), item, output, value)
+        self.random, self.known, self.cost = False, True, 1
+
+    def _mix(self) -> None:
+        """From now on any parameter may touch any output, as far as a matrix of them fits."""
+        if self.slopes.directions * self.slopes.outputs <= LARGEST_MATRIX:
+            self.slopes = self.slopes.dense()
 
     def _divide(self, shared: Shared, change: Tensor, good: Tensor) -> None:
         """Share the change of each group's outputs among its members."""
@@ -186,7 +227,7 @@ class Measurement:
         stale[~stale] = ~good[self._groups[~stale]]
         self.slopes = self.slopes.renewed(stale, item, output, found / self._steps[item])
         if leaked > LEAK * total:
-            self.slopes = self.slopes.dense()
+            self._mix()
 
     def _owners(self, shared: Shared, groups: int) -> Tensor:
         """The member of each group that each cell belongs to, shape (groups, cells); -1 for none."""
@@ -219,7 +260,19 @@ class Measurement:
         wide[:, self.free] = steps @ self.directions if self.random else steps
         return wide
 
-    KEPT = ("outputs", "noisy", "random", "known", "apart", "sharing", "cost", "rounds", "directions")
+    KEPT = (
+        "outputs",
+        "noisy",
+        "random",
+        "known",
+        "apart",
+        "sharing",
+        "asking",
+        "cost",
+        "rounds",
+        "directions",
+        "farther",
+    )
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured, and how."""
