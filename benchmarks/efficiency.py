@@ -19,7 +19,7 @@ from _efficiency_methods import DIMENSION, METHODS, Work, ideal, plain_pool
 from _machine import installed, machine, package
 from _runner import GENERATED, RESULTS, Results, Row, sweep, table, write
 
-EVALUATIONS = {10: 40, 1: 200}
+EVALUATIONS = {10: 80, 1: 600}
 TARGETS = {10: 95, 1: 85}
 KEY = ["kind", "milliseconds", "method", "repeat"]
 FIELDS = [
@@ -92,8 +92,8 @@ def report(rows: list[Row]) -> str:
             f"Medians and quartiles of {repeats} repeats in one process, each between two measurements of the ideal. "
             f"The aim is {aims}. Busy evaluations compute, the others sleep; d = {DIMENSION} where there is an "
             "optimiser, and `minimize` has waves of one row among its own, which no second worker can help with.\n\n"
-            "The machine had other things to do, and the quartiles say how much. The processor's columns depend less "
-            "on that: the processor time of all processes of the ideal over that of the method's, for busy ones.\n",
+            "The quartiles say how much else the machine had to do. The processor's columns depend less on that: the "
+            "processor time of all processes of the ideal over that of the method's, for busy ones.\n",
             table(
                 [
                     "",

@@ -60,6 +60,7 @@ def test_both_named_are_taken_and_nothing_is_said():
     [
         (301, 1000, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 64 coordinates"),
         (201, 4095, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 64 coordinates"),
+        (900, 14400, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 64 coordinates"),
         (4, 44, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 4 coordinates"),
         (501, 1000, 4 * [1.0], "AnnealedAdam", "too few evaluations to look at every parameter, so random directions"),
         (201, 10**6, [1.0, 1.5, 1.0, 1.5], "AnnealedAdam", "noise of 0.29 at the start, so random directions"),
@@ -75,7 +76,7 @@ def test_many_parameters_are_decided_by_a_pilot(d, evaluations, values, optimize
     assert said in chooser.said
 
 
-@pytest.mark.parametrize(("d", "evaluations", "heat"), [(301, 1024, 64), (201, 4096, 64), (900, 10**5, 1000)])
+@pytest.mark.parametrize(("d", "evaluations", "heat"), [(301, 1024, 64), (401, 4096, 64), (9000, 10**5, 1000)])
 def test_many_parameters_and_no_noise_make_a_contest_which_says_who_leads(d, evaluations, heat):
     chooser, pilot = choose(d, evaluations)
     pilot.tell(torch.ones(4).double())
