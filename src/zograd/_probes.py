@@ -66,7 +66,7 @@ class Dense(Offsets):
     rows: Float[Tensor, "n d"]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.rows.shape[0]
 
     def __getitem__(self, rows: slice) -> "Dense":
         return Dense(self.rows[rows])
@@ -103,7 +103,7 @@ class Coordinates(Offsets):
     step: Float[Tensor, " n"]
 
     def __len__(self) -> int:
-        return len(self.index)
+        return self.index.shape[0]
 
     def __getitem__(self, rows: slice) -> "Coordinates":
         return Coordinates(self.index[rows], self.step[rows])
@@ -154,7 +154,7 @@ class Seeded(Offsets):
         one_of("distribution", self.distribution, ("gaussian", "sphere", "rademacher"))
 
     def __len__(self) -> int:
-        return len(self.seed)
+        return self.seed.shape[0]
 
     def __getitem__(self, rows: slice) -> "Seeded":
         return Seeded(self.seed[rows], self.scale[rows], self.distribution)
@@ -247,7 +247,7 @@ class Probes:
     @property
     def dimension(self) -> int:
         """The number of parameters, d."""
-        return len(self.center)
+        return self.center.shape[0]
 
     @property
     def nbytes(self) -> int:
