@@ -183,8 +183,8 @@ def test_wrong_arguments_are_refused():
 
 
 def test_minimize_says_who_led():
-    result = zo.minimize(zo.batched(lambda points: ((points - 0.3) ** 2).mean(1)), torch.zeros(250), evaluations=4500)
-    assert "Chosen for 250 parameters and 4500 evaluations: a contest" in result.message
+    result = zo.minimize(zo.batched(lambda points: ((points - 0.3) ** 2).mean(1)), torch.zeros(600), evaluations=4500)
+    assert "Chosen for 600 parameters and 4500 evaluations: a contest" in result.message
     assert " from " in result.message
     assert "nobody" not in result.message
     assert result.fun < 1e-3

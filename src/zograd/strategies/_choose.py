@@ -22,7 +22,7 @@ HEAT, SHARE = 64, 100
 """A heat of a contest has so many evaluations, or one in so many of the budget where that is more."""
 FEWEST, PLENTY = 16, 64
 """Heats that a contest needs, and that it needs where blocks alone could see every parameter twice."""
-LONG = 16
+LONG = 8
 """Evaluations a parameter from which blocks have the time to see each again and again, and win in the end."""
 SAMPLES = 4
 """Directions a step where there is noise and many parameters."""
@@ -38,7 +38,7 @@ class Chooser:
     (`Pilot`). With noise `RandomGradient` with `AnnealedAdam`, whose probes widen until they are clear of it. Without
     noise a `Contest`: random directions one-sided, mirrored and wide with Adam, and blocks of coordinates with
     `BlockNewton`; who is fastest leads, and may change. Below 1,024 evaluations (4,096 where that is 4 d and more)
-    there is no room for a contest, and from 16 d on no need: blocks where they could see every parameter, and random
+    there is no room for a contest, and from 8 d on no need: blocks where they could see every parameter, and random
     directions where not.
 
     An estimator alone gets the rule that fits it. An optimiser alone gets the estimator that it needs; any other
