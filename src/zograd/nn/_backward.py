@@ -38,11 +38,11 @@ def backward(
     formula of a derivative and no autograd is used, unless allowed.
 
     **Cost**: a few forward passes' time whatever the number of parameters, recording included: 6 to 8 for ResNet-20
-    (``benchmarks/network_gradient.py``); all activations in memory, as backpropagation.
-    The first two calls for a model spend two more passes on checking that the record is complete. **Bias**: O(step^2) of each operation that bends, none of those that do not; the same
-    gradient as `CoordinateGradient`'s up to that. At a corner the mean of both sides. **Variance**: none. **When**: a
-    network holds parts that cannot be differentiated, or a runtime has no backward pass. Where
-    ``loss.backward()`` works it is more than twice as fast, and exact: use it.
+    (``benchmarks/network_gradient.py``); all activations in memory, as backpropagation. The first two calls for a
+    model spend two more passes on checking that the record is complete. **Bias**: O(step^2) of each operation that
+    bends, none of those that do not; the same gradient as `CoordinateGradient`'s up to that. At a corner the mean of
+    both sides. **Variance**: none. **When**: a network holds parts that cannot be differentiated, or a runtime has no
+    backward pass. Where ``loss.backward()`` works it is more than twice as fast, and exact: use it.
 
     Values pass through ``detach()`` and ``torch.no_grad()``, which are about graphs and not about values.
 
