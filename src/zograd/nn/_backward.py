@@ -21,7 +21,7 @@ def backward(
     parameters: Iterable[Tensor] | None = None,
     active: Tensor | None = None,
     method: Method = "auto",
-    step: float | None = None,
+    step: float | Tensor | None = None,
     autograd: bool = False,
     stages: Sequence[Stage] | None = None,
 ) -> Tensor:
@@ -63,7 +63,8 @@ def backward(
             coordinate touches; ``"plain"``: the same with whole forward passes; ``"auto"``: contraction, reuse for the
             parameters before an operation that nothing is known of, stages or plain where no record can be made.
         step: How far elements are moved: wide enough to be seen where a network rounds.
-            With ``"reuse"`` and ``"plain"`` the distance that coordinates move. ``None`` is for smooth functions.
+            With ``"reuse"`` and ``"plain"`` the distance that coordinates move, also one for each, shape (d,), as
+            `layer_steps` finds them. ``None`` is for smooth functions.
         autograd: Whether torch operations may be differentiated by autograd, one by one, so that function values are
             used for `Opaque` parts only.
         stages: For ``"reuse"`` and ``"auto"`` where no record can be made: functions or modules whose composition is
@@ -108,7 +109,7 @@ def plan(
     parameters: Iterable[Tensor] | None = None,
     active: Tensor | None = None,
     method: Method = "auto",
-    step: float | None = None,
+    step: float | Tensor | None = None,
     autograd: bool = False,
     stages: Sequence[Stage] | None = None,
 ) -> Plan:
@@ -157,7 +158,7 @@ def _plan(
     parameters: Iterable[Tensor] | None,
     active: Tensor | None,
     method: Method,
-    step: float | None,
+    step: float | Tensor | None,
     autograd: bool,
     stages: Sequence[Stage] | None,
 ) -> Plan:
@@ -167,18 +168,22 @@ def _plan(
     one_of("method", method, ("auto", "contraction", "reuse", "plain"))
     fits = stages is None or method in ("auto", "reuse")
     require(fits, "stages", 'be given with method="reuse" or "auto" only', method, "They are for reuse.")
-    if step is not None:
-        positive("step", step, "In units of the values that are moved.")
     instance("autograd", autograd, bool, "True or False")
     chosen = chosen_parameters(model, parameters, narrow=True)
+    size = sum(p.numel() for p in chosen)
+    if isinstance(step, Tensor):
+        coordinates = method in ("reuse", "plain")
+        hint = "Steps for each parameter are distances of coordinates; contraction moves what is between the layers."
+        require(coordinates, "step", 'be one number but with method="reuse" or "plain"', step, hint)
+        require(step.shape == (size,), "step", f"have one entry for each of {size} parameters", step)
+    elif step is not None:
+        positive("step", step, "In units of the values that are moved.")
     if active is not None:
         hint = "It names coordinates of the flat vector of the parameters."
         good = isinstance(active, Tensor) and active.ndim == 1 and active.dtype == torch.int64
         require(good, "active", "be an int64 tensor of shape (k,)", active, hint)
-        size = sum(p.numel() for p in chosen)
         inside = len(active) == 0 or (int(active.min()) >= 0 and int(active.max()) < size)
         require(inside, "active", f"lie from 0 to {size - 1}", active.tolist(), hint)
         active = active.to(chosen[0].device)
-    return Plan(
-        model, loss_fn, inputs, chosen, active=active, method=method, inquiry=Inquiry(step, autograd), stages=stages
-    )
+    inquiry = Inquiry(None if isinstance(step, Tensor) else step, autograd)
+    return Plan(model, loss_fn, inputs, chosen, step=step, active=active, method=method, inquiry=inquiry, stages=stages)

@@ -65,12 +65,14 @@ class Plan:
         active: Tensor | None,
         method: Method,
         inquiry: Inquiry,
+        step: float | Tensor | None = None,
         stages: Sequence[Stage] | None = None,
     ) -> None:
         self.box = ModuleLoss(model, loss_fn, inputs, parameters)
         self.active = active
         self.method = method
         self.inquiry = inquiry
+        self.step = step
         self.stages = stages
         self.reason = ""
         self.cost: Price | None = None
@@ -201,8 +203,7 @@ class Plan:
                     f"'plain' if that is what you want.",
                     stacklevel=4,
                 )
-            step = self.inquiry.step
-            estimator = CoordinateGradient(step=step, active=rest)
+            estimator = CoordinateGradient(step=self.step, active=rest)
             reused = self._staged or self._traced if "reuse" in ways else None
             box = (lambda: reused) if reused is not None else None
             gradient += estimated(self.box, estimator, FailurePolicy(), torch.Generator(), loss, box)
