@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zograd._checks import count, one_of, positive, require
+from zograd._checks import count, instance, one_of, positive, require
 from zograd.blackbox.graph import recorder
 from zograd.nn._call import Call, Inquiry, Sensitivity
 from zograd.nn._noise import step_along
@@ -56,16 +56,19 @@ class Opaque(nn.Module):
     **Cost**: calls of the function, on as many rows as the batch has, for each gradient: 2 where ``"elementwise"``;
     ``2 c (2 r + 1)^2`` where ``"local"`` (c channels, reach r); the number of inputs over the batch size where
     ``"linear"``; twice the number of inputs of one sample where ``"samplewise"``. **Bias**: O(step^2), none where
-    linear. **Variance**: a function with noise s adds s^2 / (2 step^2) to each entry. **When**: a network has one part
+    linear. Each entry of a parameter inside costs 2 calls; with ``channels``, all its channels are moved at once: 2 calls
+    for each entry of one channel. **Variance**: a function with noise s adds s^2 / (2 step^2) to each entry. **When**: a network has one part
     that autograd does not see. By itself it is what the function is, and ends a graph.
 
     Args:
-        function: From a tensor to a tensor. It may leave torch. A module may have parameters: each costs 2 calls.
+        function: From a tensor to a tensor. It may leave torch. A module may have parameters.
         structure: What may be assumed. ``"elementwise"``: every output depends on the input at its own place.
             ``"local"``: images of shape (n, c, h, w), and outputs of the same height and width, each of which depends
             on the inputs at most ``reach`` places away. ``"linear"``: rows are samples, and the function is affine.
             ``"samplewise"``: rows are samples. ``None``: whether rows are samples is tried out.
         reach: Of ``"local"``.
+        channels: Whether the first index of each of the function's parameters is a channel of its output, shape
+            (n, channels, ...), and reaches no other, as in a linear layer or a convolution.
         step: How far to move an input. ``None`` is for smooth functions in full precision; one that rounds needs a step
             as wide as its levels, one with noise a step at which it is seen through: `measured_step` finds it.
 
@@ -88,6 +91,7 @@ class Opaque(nn.Module):
         *,
         structure: Structure | None = None,
         reach: int | None = None,
+        channels: bool = False,
         step: float | None = None,
     ) -> None:
         super().__init__()
@@ -99,6 +103,7 @@ class Opaque(nn.Module):
         self.function = function
         self.structure = structure
         self.reach = 0 if reach is None else count("reach", reach, least=0, hint=hint)
+        self.channels = instance("channels", channels, bool, "True or False")
         self.step = None if step is None else positive("step", step, "In units of the input.")
         self._operation = Operation(self)
 
@@ -172,7 +177,9 @@ def opaque(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) ->
     call.inquiry = Inquiry(before.step if owner.step is None else owner.step, queries=before.queries)
     found: dict[int, Tensor] = {}
     for at in wanted:
-        if at != 0:
+        if at != 0 and owner.channels:
+            found[at] = _channels(call, out, at)
+        elif at != 0:
             found[at] = probed(call, given, at, False, call.inputs[at].numel())
         elif owner.structure == "elementwise":
             found[at] = out * difference(call, at)
@@ -203,6 +210,25 @@ def _linear(call: Call, out: Tensor, at: int) -> Tensor:
         answers = call({at: impulses.view(rows, *x.shape[1:])})[0][:number].reshape(number, -1) - still
         found.append(out.reshape(len(x), -1) @ answers.T)
     return torch.cat(found, 1).view(x.shape)
+
+
+def _channels(call: Call, out: Tensor, at: int) -> Tensor:
+    """One entry of every channel at once: each changes the outputs of its own channel only."""
+    x = call.inputs[at]
+    fits = out.ndim > 1 and x.ndim > 0 and x.shape[0] == out.shape[1]
+    hint = "Leave out channels=True where a parameter has another first index."
+    shapes = f"{tuple(x.shape)} and outputs {tuple(out.shape)}"
+    require(fits, "function", "have parameters of shape (channels, ...) for outputs (n, channels, ...)", shapes, hint)
+    flat = x.reshape(len(x), -1)
+    found = torch.zeros_like(flat)
+    for entry in range(flat.shape[1]):
+        size = call.inquiry.steps(flat[:, entry])
+        ahead, behind = flat.clone(), flat.clone()
+        ahead[:, entry] += size
+        behind[:, entry] -= size
+        change = (call({at: ahead.view(x.shape)})[0] - call({at: behind.view(x.shape)})[0]) * out
+        found[:, entry] = change.transpose(0, 1).flatten(1).sum(1) / (ahead - behind)[:, entry]
+    return found.view(x.shape)
 
 
 def _local(call: Call, out: Tensor, at: int, reach: int) -> Tensor:
