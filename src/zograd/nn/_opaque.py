@@ -55,10 +55,10 @@ class Opaque(nn.Module):
 
     **Cost**: calls of the function, on as many rows as the batch has, for each gradient: 2 where ``"elementwise"``;
     ``2 c (2 r + 1)^2`` where ``"local"`` (c channels, reach r); the number of inputs over the batch size where
-    ``"linear"``; twice the number of inputs of one sample where ``"samplewise"``. **Bias**: O(step^2), none where
-    linear. Each entry of a parameter inside costs 2 calls; with ``channels``, all its channels are moved at once: 2 calls
-    for each entry of one channel. **Variance**: a function with noise s adds s^2 / (2 step^2) to each entry. **When**: a network has one part
-    that autograd does not see. By itself it is what the function is, and ends a graph.
+    ``"linear"``; twice the number of inputs of one sample where ``"samplewise"``; for parameters of the function's own
+    2 calls each, with ``channels`` for each entry of one channel. **Bias**: O(step^2), none where linear. **Variance**:
+    a function with noise s adds s^2 / (2 step^2) to each entry. **When**: a network has one part that autograd does not
+    see. By itself it is what the function is, and ends a graph.
 
     Args:
         function: From a tensor to a tensor. It may leave torch. A module may have parameters.
