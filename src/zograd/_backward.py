@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from zograd._checks import instance, require
 from zograd._errors import EvaluationError
 from zograd._probes import Coordinates
 from zograd._typing import Vector
-from zograd.blackbox import ModuleLoss, ModuleState, TracedLoss
+from zograd.blackbox import ModuleLoss, ModuleState, Stage, StagedLoss, TracedLoss, own_stages
 from zograd.estimators import GradientEstimator
 from zograd.estimators._default import default_estimator
 from zograd.evaluate import Collector, FailurePolicy, InProcess, failure_policy, last_words
@@ -32,6 +32,7 @@ def backward(
     on_failure: str | FailurePolicy = "drop",
     generator: torch.Generator | None = None,
     reuse: bool = True,
+    stages: Sequence[Stage] | None = None,
 ) -> Tensor:
     r"""The gradient of a network's loss into ``.grad``, from forward passes alone.
 
@@ -65,7 +66,12 @@ def backward(
             stops, ``zo.value(x)`` counts it as x.
         reuse: Whether the probes of `CoordinateGradient` may reuse what the coordinate that they move does not reach
             (`TracedLoss`): the same gradient for a part of the price. Python code of model and loss then runs once.
-            A model that cannot be recorded is evaluated as it is. `zograd.nn.backward` is faster still.
+            A model that cannot be recorded is evaluated as it is, but for an ``nn.Sequential``, whose parts are its
+            stages. `zograd.nn.backward` is faster still.
+        stages: Functions or modules whose composition is the model, ``stages[-1](...stages[0](inputs))``: coordinates
+            of a stage then run that stage and those after it from its kept input, whatever Python is in them
+            (`StagedLoss`). The gradient is that of whole passes, bit for bit; without ``.item()`` and the like, leave
+            it out: a record reuses more. Four forward passes are spent on comparing stages and model.
         generator: What directions are drawn from (a CPU generator). ``None`` keeps one for each model, seeded with
             ``torch.initial_seed()`` at its first call: ``torch.manual_seed`` before it makes a training run repeat.
 
@@ -92,6 +98,7 @@ def backward(
         - Baydin, Pearlmutter, Syme, Wood and Torr, Gradients without backpropagation, arXiv:2202.08587, 2022.
     """
     instance("model", model, nn.Module, "an nn.Module")
+    require(reuse or stages is None, "stages", "be left out with reuse=False", stages, "They are for reuse.")
     require(callable(loss_fn), "loss_fn", "be callable", loss_fn, "It takes the model's output and returns one number.")
     if estimator is not None:
         instance("estimator", estimator, GradientEstimator, "a GradientEstimator", "Try zo.RandomGradient().")
@@ -105,7 +112,12 @@ def backward(
             after = ModuleState(model)
             before.restore()
             gradient = estimated(
-                box, estimator or default_estimator(len(box.center)), policy, _drawing(model, generator), loss, reuse
+                box,
+                estimator or default_estimator(len(box.center)),
+                policy,
+                _drawing(model, generator),
+                loss,
+                (lambda: reusing(box, stages)) if reuse else None,
             )
         except BaseException:
             before.restore()
@@ -155,18 +167,15 @@ def estimated(
     policy: FailurePolicy,
     generator: torch.Generator,
     loss: Tensor,
-    reuse: bool,
+    reused: Callable[[], ModuleLoss | TracedLoss | StagedLoss] | None,
 ) -> Vector:
-    """The gradient of the loss in the flat vector of the parameters."""
+    """The gradient of the loss in the flat vector of the parameters; ``reused`` makes the loss that coordinates see."""
     probes = estimator.propose(plain.center, generator)
-    box: ModuleLoss | TracedLoss = plain
-    if reuse and isinstance(probes.offsets, Coordinates) and probes.quantity == "value":
-        # Differences where there are less than 64 bits: the values would hide them.
-        traced = TracedLoss(plain, relative=plain.center.dtype != torch.float64)
-        if traced.tape is not None:
-            box = traced
-            if traced.relative:
-                policy = replace(policy, fill=policy.fill - float(loss))
+    box: ModuleLoss | TracedLoss | StagedLoss = plain
+    if reused is not None and isinstance(probes.offsets, Coordinates) and probes.quantity == "value":
+        box = reused()
+        if isinstance(box, TracedLoss) and box.relative:
+            policy = replace(policy, fill=policy.fill - float(loss))
     if probes.quantity == "derivative":  # a penalty is a loss, not a slope
         policy = replace(policy, fill=math.nan)
     collector = Collector([probes], policy, shape=())
@@ -179,6 +188,15 @@ def estimated(
             f"centre with a smaller step, or pass on_failure=zo.value(number)."
         ) from (tally.last.exception if tally.last is not None else None)
     return estimator.gradient(probes, values).gradient
+
+
+def reusing(plain: ModuleLoss, stages: Sequence[Stage] | None) -> ModuleLoss | TracedLoss | StagedLoss:
+    """The loss as it costs least for coordinates: by the stages given, by a record, by stages of its own, or as is."""
+    if stages is not None:
+        return StagedLoss(plain, stages)
+    # Differences where there are less than 64 bits: the values would hide them.
+    traced = TracedLoss(plain, relative=plain.center.dtype != torch.float64)
+    return traced if traced.tape is not None else own_stages(plain) or plain
 
 
 def _drawing(model: nn.Module, generator: torch.Generator | None) -> torch.Generator:

@@ -1,5 +1,7 @@
 """The tape holds what a forward pass did, or says why it cannot."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -177,7 +179,20 @@ def test_nothing_is_left_behind() -> None:
     assert torch.ones(1).exp().item() > 1
 
 
-def test_stacks_that_are_too_large_are_halved() -> None:
+def cpu_allocation_fails() -> None:
+    torch.empty(2**55)
+
+
+def cuda_allocation_fails() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def python_allocation_fails() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("fail", [cpu_allocation_fails, cuda_allocation_fails, python_allocation_fails])
+def test_stacks_that_are_too_large_are_halved(fail: Callable[[], None]) -> None:
     seen: list[int] = []
     rows = torch.arange(10.0)[:, None]
 
@@ -186,17 +201,22 @@ def test_stacks_that_are_too_large_are_halved() -> None:
         size = 1 if level is None else torch._C._functorch.get_unwrapped(row).shape[0]
         seen.append(size)
         if size > 3:
-            raise torch.OutOfMemoryError
+            fail()
         return row.sum()
 
     assert torch.equal(stacked(function, rows, 8), torch.arange(10.0))
     assert seen == [8, 4, 2, 2, 2, 2, 2]
 
     def never(row: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError
+        fail()
+        return row
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises((RuntimeError, MemoryError), match=r"allocate|^$"):
         stacked(never, rows, 4)
+
+
+def test_what_cannot_be_stacked_runs_row_by_row() -> None:
+    rows = torch.arange(10.0)[:, None]
 
     def alone(row: torch.Tensor) -> torch.Tensor:
         return torch.tensor(float(row))

@@ -3,6 +3,7 @@
 import copy
 import gc
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -200,3 +201,21 @@ def test_memory_is_given_back() -> None:
     del box
     gc.collect()
     assert kept > 4 * 500 * 200 * 4
+
+
+def test_noise_of_the_module_s_own_is_no_reason_against_a_record() -> None:
+    noise = np.random.default_rng(0)
+
+    def sensor(x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(x.numpy() + 1e-2 * noise.standard_normal(x.shape))
+
+    model = nn.Sequential(nn.Linear(2, 3), zo.nn.Opaque(sensor), nn.Linear(3, 1)).double()
+    x = torch.randn(20, 2, dtype=torch.float64)
+    parameters = list(model.parameters())
+    box = TracedLoss(ModuleLoss(model, lambda output: output.square().mean(), x, parameters))
+    assert box.tape is not None
+
+    def also_hidden(output: torch.Tensor) -> torch.Tensor:
+        return output.square().mean() + hidden(model[2])
+
+    assert TracedLoss(ModuleLoss(model, also_hidden, x, parameters)).tape is None

@@ -90,6 +90,46 @@ def test_parameters_inside_cost_two_calls_each() -> None:
     )
 
 
+@pytest.mark.parametrize(("layer", "shape"), [(nn.Linear(3, 4), (5, 3)), (nn.Conv2d(2, 4, 3), (5, 2, 6, 5))])
+def test_channels_are_moved_at_once(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    calls: list[int] = []
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer.double()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(1)
+            return torch.from_numpy(self.layer(x).tanh().numpy())
+
+    x = torch.randn(shape, dtype=torch.float64)
+    with torch.enable_grad():
+        expected = by_autograd(Case(layer.double(), x, lambda y: y.tanh().square().mean()))
+    model = nn.Sequential(zo.nn.Opaque(Inner(), structure="samplewise", channels=True))
+    plan = zo.nn.plan(model, lambda y: y.square().mean(), x)
+    before = len(calls)
+    plan.backward()
+    each = layer.weight[0].numel()
+    assert len(calls) - before == 2 * each + 2  # the bias has one entry a channel
+    assert distance(flat_grad(model), expected) < 1e-7
+    assert plan.totals["contraction"].queries >= 2 * each + 2
+
+
+def test_channels_that_do_not_fit() -> None:
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :2] * float(self.gain.sum())
+
+    model = zo.nn.Opaque(Inner(), channels=True)
+    with pytest.raises(zo.ArgumentError, match=r"parameters of shape \(channels, ...\).*\(3,\) and outputs \(4, 2\)"):
+        zo.nn.backward(model, torch.sum, torch.ones(4, 3).double(), method="contraction")
+
+
 def test_a_wide_step_sees_over_the_levels() -> None:
     rounding = zo.nn.Opaque(lambda x: torch.from_numpy((x * 4).numpy().round() / 4), structure="elementwise", step=1.0)
     model = nn.Sequential(nn.Linear(2, 3).double(), rounding)
@@ -145,6 +185,7 @@ def test_wrong_arguments() -> None:
         ({"structure": "local"}, "`reach` must be given with"),
         ({"reach": 2}, "`reach` must be given with"),
         ({"step": -1.0}, "`step` must be a positive number"),
+        ({"channels": 1}, "`channels` must be True or False"),
         ({"structure": "local", "reach": -1}, "`reach` must be a whole number"),
     ):
         with pytest.raises(zo.ArgumentError, match=match):

@@ -405,8 +405,8 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
 
     class Writer:
-        def __init__(self, folder: str) -> None:
-            written.append(folder)
+        def __init__(self, folder: str, purge_step: int) -> None:
+            written.append((folder, purge_step))
 
         def add_scalar(self, name: str, value: float, at: int) -> None:
             written.append((name, at))
@@ -423,12 +423,32 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setitem(sys.modules, "tensorboard", type(sys)("tensorboard"))
         patch.setitem(sys.modules, "torch.utils.tensorboard", module)
         trainer(tmp_path, tensorboard=True).fit(data(), 0.25, epochs=2)
-    assert written[0] == str(tmp_path / "tensorboard")
+        trainer(tmp_path, tensorboard=True).fit(data(), 0.25, epochs=3)
+    assert [entry for entry in written if entry[0] == str(tmp_path / "tensorboard")] == [
+        (str(tmp_path / "tensorboard"), 1),
+        (str(tmp_path / "tensorboard"), 3),
+    ]
     assert ("validation_accuracy", 2) in written
     assert written[-1] == "closed"
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingExtraError, match=r"zograd\[tensorboard\]"):
         trainer(tmp_path / "b", tensorboard=True).fit(data(), epochs=1)
+
+
+def test_tensorboard_s_own_file_read_back(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    trainer(tmp_path, tensorboard=True).fit(data(), 0.25, epochs=1)
+    kept = (tmp_path / "last.pt").read_bytes()
+    trainer(tmp_path, tensorboard=True).fit(data(), 0.25, epochs=2)
+    (tmp_path / "last.pt").write_bytes(kept)  # as if it was killed after epoch 2 was shown, before it was kept
+    training = trainer(tmp_path, tensorboard=True).fit(data(), 0.25, epochs=3)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == sorted(training.epochs[0])
+    for name in training.epochs[0]:
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == [1, 2, 3]
+        assert [scalar.value for scalar in scalars] == pytest.approx([row[name] for row in training.epochs], rel=1e-6)
 
 
 def test_without_pillow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

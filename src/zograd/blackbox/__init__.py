@@ -14,6 +14,7 @@ from zograd.blackbox._functions import (
 from zograd.blackbox._module import ModuleLoss, ModuleState
 from zograd.blackbox._outputs import Outputs
 from zograd.blackbox._program import Program
+from zograd.blackbox._staged import Stage, StagedLoss, own_stages
 from zograd.blackbox._traced import TracedLoss
 
 __all__ = [
@@ -25,10 +26,13 @@ __all__ = [
     "Outputs",
     "Pointwise",
     "Program",
+    "Stage",
+    "StagedLoss",
     "TorchFunction",
     "TracedLoss",
     "as_blackbox",
     "batched",
+    "own_stages",
     "pointwise",
     "torch_function",
 ]

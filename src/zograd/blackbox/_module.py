@@ -113,7 +113,11 @@ class ModuleLoss(BlackBox):
         Raises:
             ArgumentError: When it is not one number.
         """
-        loss = self.loss_fn(self._outputs())
+        return self.loss_of(self.outputs(self.model))
+
+    def loss_of(self, output: Any) -> Tensor:
+        """The loss of an output of the model, a floating tensor of shape ()."""
+        loss = self.loss_fn(output)
         if isinstance(loss, int | float):
             return self.center.new_tensor(loss)
         hint = "The loss is what is descended: reduce it, as with .mean()."
@@ -123,8 +127,18 @@ class ModuleLoss(BlackBox):
 
     def from_start(self) -> Tensor:
         """The loss at the parameters, from the random state of the construction; leaves what one forward pass does."""
-        self._drawn.restore_random()
+        self.restart()
         return self.loss()
+
+    def restart(self) -> None:
+        """Take the random state of the construction."""
+        self._drawn.restore_random()
+
+    def outputs(self, function: Callable[..., Any]) -> Any:
+        """What a function or module makes of the inputs, unpacked as the model gets them."""
+        if isinstance(self.inputs, tuple):
+            return function(*self.inputs)
+        return function(**self.inputs) if isinstance(self.inputs, dict) else function(self.inputs)
 
     def __call__(self, points: Points) -> Values:
         """The losses with each row of ``points`` as the parameters, shape (n,)."""
@@ -142,13 +156,12 @@ class ModuleLoss(BlackBox):
         ends = itertools.pairwise(self._starts)
         return [vector[start:stop].view(p.shape) for p, (start, stop) in zip(self.parameters, ends, strict=True)]
 
-    def _outputs(self) -> Any:
-        if isinstance(self.inputs, tuple):
-            return self.model(*self.inputs)
-        return self.model(**self.inputs) if isinstance(self.inputs, dict) else self.model(self.inputs)
+    def which(self, index: int) -> int:
+        """The number of the parameter that an entry of the flat vector belongs to."""
+        return bisect.bisect_right(self._starts, index) - 1
 
     def _value(self, probe: Probes) -> Tensor:
-        with torch.no_grad(), self._moved(probe), self._undone():
+        with torch.no_grad(), self.moved(probe), self._undone():
             return self.loss().to(probe.center)
 
     @contextmanager
@@ -162,9 +175,9 @@ class ModuleLoss(BlackBox):
             found.restore()
 
     @contextmanager
-    def _moved(self, probe: Probes) -> Iterator[None]:
+    def moved(self, probe: Probes) -> Iterator[None]:
         """The parameters at the one row of ``probe``."""
-        around = self._is_around(probe)
+        around = self.is_around(probe)
         if around and isinstance(probe.offsets, Coordinates):
             moved = [self._entry(int(probe.offsets.index[0]))]
             offset = [probe.offsets.step[0]]
@@ -183,13 +196,13 @@ class ModuleLoss(BlackBox):
             for tensor, value in zip(moved, saved, strict=True):
                 tensor.copy_(value)
 
-    def _is_around(self, probe: Probes) -> bool:
+    def is_around(self, probe: Probes) -> bool:
         """Whether the probe's centre is `center`, not only equal to it: comparing would cost O(d) a row."""
         return probe.center.data_ptr() == self.center.data_ptr() and len(probe.center) == len(self.center)
 
     def _entry(self, index: int) -> Tensor:
         """One entry of the flat vector, as a view into its parameter."""
-        which = bisect.bisect_right(self._starts, index) - 1
+        which = self.which(index)
         entry, index = self.parameters[which].data, index - self._starts[which]
         place: list[int] = []
         for size in reversed(entry.shape):
@@ -202,7 +215,7 @@ class ModuleLoss(BlackBox):
         inside = all(id(p) in names for p in self.parameters)
         hint = "Exact derivatives need a module's own parameters; use RandomGradient for others."
         require(inside, "parameters", "be those of the model", self.parameters, hint)
-        require(self._is_around(probe), "probes", "be around the parameters as they are", probe.center, hint)
+        require(self.is_around(probe), "probes", "be around the parameters as they are", probe.center, hint)
         tangents = self.pieces(probe.offsets.dense(probe.center)[0])
         with torch.no_grad(), forward_ad.dual_level(), self._undone():
             duals = {

@@ -2,6 +2,7 @@
 
 from zograd.nn._backward import backward, plan
 from zograd.nn._files import read_cifar10, read_idx, read_jpegs, read_mnist
+from zograd.nn._layer_steps import LayerStep, LayerSteps, layer_steps
 from zograd.nn._masks import Active, ImportanceMasks, Masks, RandomMasks
 from zograd.nn._opaque import Opaque
 from zograd.nn._plan import Plan
@@ -12,6 +13,8 @@ from zograd.nn._trainer import Trainer, Training
 __all__ = [
     "Active",
     "ImportanceMasks",
+    "LayerStep",
+    "LayerSteps",
     "Masks",
     "Opaque",
     "Plan",
@@ -22,6 +25,7 @@ __all__ = [
     "backward",
     "grasp_scores",
     "layer_ratios",
+    "layer_steps",
     "magnitude_scores",
     "plan",
     "read_cifar10",

@@ -1,6 +1,6 @@
 """`backward` and `plan`: the gradient of a network's loss by the cheapest way that gives the same gradient."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zograd._backward import chosen_parameters
 from zograd._checks import instance, one_of, positive, require
+from zograd.blackbox import Stage
 from zograd.nn._call import Inquiry
 from zograd.nn._plan import Method, Plan
 
@@ -20,8 +21,9 @@ def backward(
     parameters: Iterable[Tensor] | None = None,
     active: Tensor | None = None,
     method: Method = "auto",
-    step: float | None = None,
+    step: float | Tensor | None = None,
     autograd: bool = False,
+    stages: Sequence[Stage] | None = None,
 ) -> Tensor:
     r"""The gradient of a network's loss into ``.grad``, for the price of a few forward passes, from function values.
 
@@ -59,11 +61,16 @@ def backward(
             nothing added. All by default.
         method: ``"contraction"`` as above; ``"reuse"``: coordinate-wise differences that run again only what a
             coordinate touches; ``"plain"``: the same with whole forward passes; ``"auto"``: contraction, reuse for the
-            parameters before an operation that nothing is known of, plain where no record can be made.
+            parameters before an operation that nothing is known of, stages or plain where no record can be made.
         step: How far elements are moved: wide enough to be seen where a network rounds.
-            With ``"reuse"`` and ``"plain"`` the distance that coordinates move. ``None`` is for smooth functions.
+            With ``"reuse"`` and ``"plain"`` the distance that coordinates move, also one for each, shape (d,), as
+            `layer_steps` finds them. ``None`` is for smooth functions.
         autograd: Whether torch operations may be differentiated by autograd, one by one, so that function values are
             used for `Opaque` parts only.
+        stages: For ``"reuse"`` and ``"auto"`` where no record can be made: functions or modules whose composition is
+            the model, ``stages[-1](...stages[0](inputs))``. Coordinates of a stage run that stage and those after it,
+            whatever Python is in them, from its kept input (`zograd.blackbox.StagedLoss`). An ``nn.Sequential`` gives
+            its parts by itself.
 
     Returns:
         The loss before the step, detached, shape ().
@@ -72,7 +79,7 @@ def backward(
         ArgumentError: When an argument is not of its kind, or the loss is not one number.
         EvaluationError: When the loss is not finite.
         GradientError: When ``method="contraction"`` meets an operation that nothing is known of, or no record can be
-            made for it or for ``method="reuse"``.
+            made for it or, without ``stages``, for ``method="reuse"``.
 
     Example:
         >>> import torch, zograd as zo
@@ -91,7 +98,7 @@ def backward(
           from one difference).
         - Griewank and Walther, Evaluating derivatives, 2008, chapters 3 and 8 (the order of elimination).
     """
-    return _plan(model, loss_fn, inputs, parameters, active, method, step, autograd).backward()
+    return _plan(model, loss_fn, inputs, parameters, active, method, step, autograd, stages).backward()
 
 
 def plan(
@@ -102,8 +109,9 @@ def plan(
     parameters: Iterable[Tensor] | None = None,
     active: Tensor | None = None,
     method: Method = "auto",
-    step: float | None = None,
+    step: float | Tensor | None = None,
     autograd: bool = False,
+    stages: Sequence[Stage] | None = None,
 ) -> Plan:
     """What the gradient of a network's loss will cost, before it is paid: print it.
 
@@ -120,6 +128,7 @@ def plan(
         method: See there.
         step: See there.
         autograd: See there.
+        stages: See there.
 
     Returns:
         A `Plan`. Its ``backward()`` does what it says, ``cost`` is then what it took.
@@ -137,7 +146,7 @@ def plan(
         >>> plan.cost.queries < 20
         True
     """
-    made = _plan(model, loss_fn, inputs, parameters, active, method, step, autograd)
+    made = _plan(model, loss_fn, inputs, parameters, active, method, step, autograd, stages)
     with torch.no_grad():
         return made.estimate()
 
@@ -149,23 +158,32 @@ def _plan(
     parameters: Iterable[Tensor] | None,
     active: Tensor | None,
     method: Method,
-    step: float | None,
+    step: float | Tensor | None,
     autograd: bool,
+    stages: Sequence[Stage] | None,
 ) -> Plan:
     """Check what was given, and record."""
     instance("model", model, nn.Module, "an nn.Module")
     require(callable(loss_fn), "loss_fn", "be callable", loss_fn, "It takes the model's output and returns one number.")
     one_of("method", method, ("auto", "contraction", "reuse", "plain"))
-    if step is not None:
-        positive("step", step, "In units of the values that are moved.")
+    fits = stages is None or method in ("auto", "reuse")
+    require(fits, "stages", 'be given with method="reuse" or "auto" only', method, "They are for reuse.")
     instance("autograd", autograd, bool, "True or False")
     chosen = chosen_parameters(model, parameters, narrow=True)
+    size = sum(p.numel() for p in chosen)
+    if isinstance(step, Tensor):
+        coordinates = method in ("reuse", "plain")
+        hint = "Steps for each parameter are distances of coordinates; contraction moves what is between the layers."
+        require(coordinates, "step", 'be one number but with method="reuse" or "plain"', step, hint)
+        require(step.shape == (size,), "step", f"have one entry for each of {size} parameters", step)
+    elif step is not None:
+        positive("step", step, "In units of the values that are moved.")
     if active is not None:
         hint = "It names coordinates of the flat vector of the parameters."
         good = isinstance(active, Tensor) and active.ndim == 1 and active.dtype == torch.int64
         require(good, "active", "be an int64 tensor of shape (k,)", active, hint)
-        size = sum(p.numel() for p in chosen)
         inside = len(active) == 0 or (int(active.min()) >= 0 and int(active.max()) < size)
         require(inside, "active", f"lie from 0 to {size - 1}", active.tolist(), hint)
         active = active.to(chosen[0].device)
-    return Plan(model, loss_fn, inputs, chosen, active=active, method=method, inquiry=Inquiry(step, autograd))
+    inquiry = Inquiry(None if isinstance(step, Tensor) else step, autograd)
+    return Plan(model, loss_fn, inputs, chosen, step=step, active=active, method=method, inquiry=inquiry, stages=stages)

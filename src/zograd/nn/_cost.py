@@ -104,7 +104,8 @@ def _opaque_queries(node: Node, values: Sequence[Tensor]) -> int:
     """Calls of an opaque part's function."""
     owner = node.op.owner  # type: ignore[attr-defined]
     x = values[node.refs[0]]
-    parameters = 2 * sum(values[ref].numel() for ref in node.refs[1:])
+    entries = (values[ref].numel() // (len(values[ref]) if owner.channels else 1) for ref in node.refs[1:])
+    parameters = 2 * sum(entries)
     each = math.prod(x.shape[1:])
     asked: dict[str | None, int] = {
         "elementwise": 2,

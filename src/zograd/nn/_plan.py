@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zograd._backward import estimated, finite_loss
 from zograd._errors import GradientError
 from zograd._typing import Vector
-from zograd.blackbox import ModuleLoss, ModuleState, TracedLoss
+from zograd.blackbox import ModuleLoss, ModuleState, Stage, StagedLoss, TracedLoss, own_stages
 from zograd.blackbox.graph import Replay, Tape
 from zograd.estimators import CoordinateGradient
 from zograd.evaluate import FailurePolicy
@@ -65,17 +65,22 @@ class Plan:
         active: Tensor | None,
         method: Method,
         inquiry: Inquiry,
+        step: float | Tensor | None = None,
+        stages: Sequence[Stage] | None = None,
     ) -> None:
         self.box = ModuleLoss(model, loss_fn, inputs, parameters)
         self.active = active
         self.method = method
         self.inquiry = inquiry
+        self.step = step
+        self.stages = stages
         self.reason = ""
         self.cost: Price | None = None
         self.parts: list[Part] = []
         self.totals: dict[str, Price] = {}
         self._before = ModuleState(model)
         self._traced: TracedLoss | None = None
+        self._staged: StagedLoss | None = None
         self._obstacles: dict[int, str] = {}
         with torch.no_grad():
             try:
@@ -85,9 +90,14 @@ class Plan:
 
     def _prepare(self) -> None:
         began = time.perf_counter()
-        if self.method != "plain":
+        if self.method == "reuse" and self.stages is not None:
+            self._staged = StagedLoss(self.box, self.stages)
+        elif self.method != "plain":
             self._traced = TracedLoss(self.box, relative=self.box.center.dtype != torch.float64)
             self.reason = self._traced.reason
+            if self.tape is None and self.method != "contraction":
+                given = self.stages
+                self._staged = own_stages(self.box) if given is None else StagedLoss(self.box, given)
         self._seconds = time.perf_counter() - began
         if self.tape is not None:
             self._obstacles = {
@@ -101,8 +111,13 @@ class Plan:
 
     def way(self, which: int) -> str:
         """How the gradient of one parameter is found."""
+        if self._staged is not None:
+            return "reuse"
         if self.tape is None and self.method in ("contraction", "reuse"):
-            raise GradientError(f"no record of the forward pass can be made: {self.reason}. Take method='auto'.")
+            raise GradientError(
+                f"no record of the forward pass can be made: {self.reason}. Take method='auto', or pass stages= whose "
+                "composition is the model."
+            )
         if self.tape is None:
             return "plain"
         if self.method == "reuse":
@@ -181,17 +196,17 @@ class Plan:
         rest = self._coordinates([which for which, way in enumerate(ways) if way in ("reuse", "plain")])
         if len(rest):
             if self.method == "auto":
-                way = "a forward pass" if self.tape is None else "a part of a forward pass"
+                way = "a forward pass" if self.tape is None and self._staged is None else "a part of a forward pass"
                 warnings.warn(
                     f"{len(rest):,} coordinates are found one by one, with {way} for each of {2 * len(rest):,} probes: "
                     f"{self.reason}. Wrap the part that stands in the way in zo.nn.Opaque, or pass method='reuse' or "
                     f"'plain' if that is what you want.",
                     stacklevel=4,
                 )
-            step = self.inquiry.step
-            estimator = CoordinateGradient(step=step, active=rest)
-            reuse = "reuse" in ways
-            gradient += estimated(self.box, estimator, FailurePolicy(), torch.Generator(), loss, reuse)
+            estimator = CoordinateGradient(step=self.step, active=rest)
+            reused = self._staged or self._traced if "reuse" in ways else None
+            box = (lambda: reused) if reused is not None else None
+            gradient += estimated(self.box, estimator, FailurePolicy(), torch.Generator(), loss, box)
         return gradient, 2 * len(rest)
 
     def _asked(self) -> set[int]:
@@ -239,6 +254,9 @@ class Plan:
             found = {"plain": sum((forward.times(2 * active[which]) for which in mine), Price())}
             if tape is not None:
                 found["reuse"] = sum((self._reused(tape, prices, which, active[which]) for which in mine), Price())
+            elif self._staged is not None:
+                staged = self._staged
+                found["reuse"] = sum((self._restaged(staged, forward, at, active[at]) for at in mine), Price())
             self.parts.append(Part(name, sum(active[which] for which in mine), self.way(mine[0]), found))
         if tape is not None:
             self._share(tape, prices, owners)
@@ -255,6 +273,11 @@ class Plan:
         whole = sum((price for node, price in zip(tape.nodes, prices, strict=True) if id(node) in path), Price())
         memory = tape.bytes() + Replay(tape).elements(place) * tape.values[place].element_size()
         return Price(2 * rows, whole.flops * 2 * rows, memory, whole.seconds * 2 * rows)
+
+    @staticmethod
+    def _restaged(staged: StagedLoss, forward: Price, which: int, rows: int) -> Price:
+        part = sum(staged.seconds[staged.owners[which] :]) / sum(staged.seconds)
+        return Price(2 * rows, forward.flops * 2 * rows * part, staged.nbytes, forward.seconds * 2 * rows * part)
 
     def _share(self, tape: Tape, prices: list[Price], owners: list[str]) -> None:
         """Give each node's price of going back to the part whose parameter came last before it."""

@@ -21,13 +21,20 @@ class Showing:
         done: Batches that were done before.
         progress: ``None`` shows the line on a terminal only.
         tensorboard: A folder for TensorBoard, or None.
+        first: The epoch that comes next, from 1: what a killed process wrote of it or of later ones is hidden.
 
     Raises:
         MissingExtraError: When TensorBoard is asked for and not installed.
     """
 
     def __init__(
-        self, epochs: int, steps: int | None, done: int, progress: bool | None, tensorboard: Path | None
+        self,
+        epochs: int,
+        steps: int | None,
+        done: int,
+        progress: bool | None,
+        tensorboard: Path | None,
+        first: int = 1,
     ) -> None:
         self.writer: Any = None
         if tensorboard is not None:
@@ -36,7 +43,7 @@ class Showing:
                 module = importlib.import_module("torch.utils.tensorboard")
             except ModuleNotFoundError as error:
                 raise MissingExtraError("tensorboard", "tensorboard") from error
-            self.writer = module.SummaryWriter(str(tensorboard))
+            self.writer = module.SummaryWriter(str(tensorboard), purge_step=first)
         self.epochs = epochs
         self.words = ""
         self.bar = tqdm(

@@ -173,7 +173,8 @@ class Trainer:
         done = len(training.epochs) * (steps or 0) + self._batch
         board = self.folder / "tensorboard" if self.folder is not None and self.tensorboard else None
         watching = checkpoint.Interruption()
-        with Showing(epochs, steps, done, self.progress, board) as showing, watching.watched():
+        first = len(training.epochs) + 1
+        with Showing(epochs, steps, done, self.progress, board, first) as showing, watching.watched():
             while len(training.epochs) < epochs and len(training.epochs) - training.best < limit:
                 if self._start is None:
                     self._stepping.draw("epoch")

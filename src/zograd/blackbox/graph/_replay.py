@@ -81,6 +81,16 @@ class Replay:
         return self._paths[places]
 
 
+NO_MEMORY = ("not enough memory", "can't allocate memory", "Cannot allocate memory")
+"""How torch words it on a CPU, where the error has no class of its own."""
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether something failed for want of memory only: less at once may do."""
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return known or (isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY))
+
+
 def stacked(function: Callable[[Tensor], Tensor], rows: Tensor, at_once: int) -> Tensor:
     """``function`` of each row, ``at_once`` of them in one call; half as many where memory runs out.
 
@@ -92,15 +102,10 @@ def stacked(function: Callable[[Tensor], Tensor], rows: Tensor, at_once: int) ->
         piece = rows[start : start + at_once]
         try:
             found.append(torch.vmap(function)(piece) if len(piece) > 1 else function(piece[0])[None])
-        except torch.OutOfMemoryError:
-            if at_once == 1:
+        except (RuntimeError, NotImplementedError, ValueError, MemoryError) as error:
+            if len(piece) == 1:
                 raise
-            at_once = max(1, at_once // 2)
-            continue
-        except (RuntimeError, NotImplementedError, ValueError):
-            if at_once == 1:
-                raise
-            at_once = 1
+            at_once = len(piece) // 2 if out_of_memory(error) else 1
             continue
         start += len(piece)
     return torch.cat(found)
