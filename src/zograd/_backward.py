@@ -17,7 +17,7 @@ from zograd._typing import Vector
 from zograd.blackbox import ModuleLoss, ModuleState, TracedLoss
 from zograd.estimators import GradientEstimator
 from zograd.estimators._default import default_estimator
-from zograd.evaluate import Collector, FailurePolicy, InProcess, failure_policy, last_words
+from zograd.evaluate import Collector, Evaluator, FailurePolicy, InProcess, failure_policy, last_words
 
 _generators: weakref.WeakKeyDictionary[nn.Module, torch.Generator] = weakref.WeakKeyDictionary()
 
@@ -32,6 +32,7 @@ def backward(
     on_failure: str | FailurePolicy = "drop",
     generator: torch.Generator | None = None,
     reuse: bool = True,
+    evaluator: Evaluator | None = None,
 ) -> Tensor:
     r"""The gradient of a network's loss into ``.grad``, from forward passes alone.
 
@@ -68,12 +69,17 @@ def backward(
             A model that cannot be recorded is evaluated as it is. `zograd.nn.backward` is faster still.
         generator: What directions are drawn from (a CPU generator). ``None`` keeps one for each model, seeded with
             ``torch.initial_seed()`` at its first call: ``torch.manual_seed`` before it makes a training run repeat.
+        evaluator: Who runs the probes; this process by default. A `zograd.Pool` keeps a copy of the model in each
+            worker, here or on other machines, and sends what has changed; `zograd.evaluate.Ranks` shares the work among
+            the processes of torch.distributed. The gradient is the same bit for bit, as long as this process has one
+            torch thread, as workers have.
 
     Returns:
         The loss before the step, detached, shape ().
 
     Raises:
-        ArgumentError: When an argument is not of its kind, or the loss is not one number.
+        ArgumentError: When an argument is not of its kind, the loss is not one number, or model, loss or inputs cannot
+            be pickled for a pool.
         EvaluationError: When the loss at the parameters is not finite and no value stands in for it, or every probe is
             lost. An exception of the model at the parameters themselves is raised as it is.
 
@@ -95,6 +101,8 @@ def backward(
     require(callable(loss_fn), "loss_fn", "be callable", loss_fn, "It takes the model's output and returns one number.")
     if estimator is not None:
         instance("estimator", estimator, GradientEstimator, "a GradientEstimator", "Try zo.RandomGradient().")
+    if evaluator is not None:
+        instance("evaluator", evaluator, Evaluator, "an Evaluator", "Leave it out to run in this process.")
     policy = failure_policy(on_failure)
     chosen = chosen_parameters(model, parameters)
     with torch.no_grad():
@@ -104,9 +112,9 @@ def backward(
             loss = finite_loss(box.loss().detach().clone(), policy)
             after = ModuleState(model)
             before.restore()
-            gradient = estimated(
-                box, estimator or default_estimator(len(box.center)), policy, _drawing(model, generator), loss, reuse
-            )
+            chosen_estimator = estimator or default_estimator(len(box.center))
+            drawing = _drawing(model, generator)
+            gradient = estimated(box, chosen_estimator, policy, drawing, loss, reuse, evaluator)
         except BaseException:
             before.restore()
             raise
@@ -156,23 +164,28 @@ def estimated(
     generator: torch.Generator,
     loss: Tensor,
     reuse: bool,
+    evaluator: Evaluator | None = None,
 ) -> Vector:
     """The gradient of the loss in the flat vector of the parameters."""
     probes = estimator.propose(plain.center, generator)
     box: ModuleLoss | TracedLoss = plain
+    wave, order = probes, None
     if reuse and isinstance(probes.offsets, Coordinates) and probes.quantity == "value":
         # Differences where there are less than 64 bits: the values would hide them.
         traced = TracedLoss(plain, relative=plain.center.dtype != torch.float64)
         if traced.tape is not None:
             box = traced
+            wave, order = traced.arranged(probes)
             if traced.relative:
                 policy = replace(policy, fill=policy.fill - float(loss))
     if probes.quantity == "derivative":  # a penalty is a loss, not a slope
         policy = replace(policy, fill=math.nan)
-    collector = Collector([probes], policy, shape=())
-    for finished in InProcess().stream(box, [probes]):
+    collector = Collector([wave], policy, shape=())
+    for finished in (evaluator or InProcess()).stream(box, [wave]):
         collector.add(finished)
     values, tally = collector.values()[0], collector.tally
+    if order is not None:
+        values = torch.empty_like(values).index_copy_(0, order.to(values.device), values)
     if not values.isfinite().any():
         raise EvaluationError(
             f"every one of the {len(probes)} probes was lost ({tally}).{last_words(tally)} Look closer to the "

@@ -56,6 +56,11 @@ class ModuleState:
         for device, state in self._random_on:
             torch.cuda.set_rng_state(state, device)
 
+    @property
+    def random(self) -> tuple[Tensor, list[tuple[torch.device, Tensor]]]:
+        """The state of torch's random numbers, on the CPU and on each device of the module."""
+        return self._random, self._random_on
+
     def _keep(self) -> None:
         self._flags = [(module, module.training) for module in self._modules]
         buffers = [(place, getattr(*place)) for place in self._places]
@@ -106,6 +111,11 @@ class ModuleLoss(BlackBox):
 
     def __repr__(self) -> str:
         return f"ModuleLoss({type(self.model).__name__}, {len(self.center)} parameters)"
+
+    @property
+    def random(self) -> tuple[Tensor, list[tuple[torch.device, Tensor]]]:
+        """The random state that every row starts from, on the CPU and on each device of the module."""
+        return self._drawn.random
 
     def loss(self) -> Tensor:
         """The loss here and now, a floating tensor of shape (): one forward pass with all that it changes.

@@ -57,9 +57,9 @@ class InProcess(Evaluator):
             return
         for call, wave in enumerate(probes):
             size = blackbox.rows_per_call or max(1, len(wave))
-            for start in range(0, len(wave), size):
-                piece = wave[start : start + size]
-                yield from self._tried(blackbox.probe, piece, [(call, range(start, start + len(piece)))])
+            pieces = [share.rows for share in blackbox.shares(wave)]
+            for rows in pieces or (range(len(wave))[start : start + size] for start in range(0, len(wave), size)):
+                yield from self._tried(blackbox.probe, wave[rows.start : rows.stop], [(call, rows)])
 
     def _row_by_row(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
         """One point after the other."""
