@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zograd._backward import chosen_parameters
 from zograd._checks import instance, one_of, positive, require
+from zograd.evaluate import Evaluator
 from zograd.nn._call import Inquiry
 from zograd.nn._plan import Method, Plan
 
@@ -22,6 +23,7 @@ def backward(
     method: Method = "auto",
     step: float | None = None,
     autograd: bool = False,
+    evaluator: Evaluator | None = None,
 ) -> Tensor:
     r"""The gradient of a network's loss into ``.grad``, for the price of a few forward passes, from function values.
 
@@ -64,6 +66,8 @@ def backward(
             With ``"reuse"`` and ``"plain"`` the distance that coordinates move. ``None`` is for smooth functions.
         autograd: Whether torch operations may be differentiated by autograd, one by one, so that function values are
             used for `Opaque` parts only.
+        evaluator: Who moves the coordinates of ``"reuse"`` and ``"plain"``, as for `zograd.backward`: a `zograd.Pool`,
+            `zograd.evaluate.Ranks`. Contraction is done here.
 
     Returns:
         The loss before the step, detached, shape ().
@@ -91,7 +95,9 @@ def backward(
           from one difference).
         - Griewank and Walther, Evaluating derivatives, 2008, chapters 3 and 8 (the order of elimination).
     """
-    return _plan(model, loss_fn, inputs, parameters, active, method, step, autograd).backward()
+    if evaluator is not None:
+        instance("evaluator", evaluator, Evaluator, "an Evaluator", "Leave it out to run in this process.")
+    return _plan(model, loss_fn, inputs, parameters, active, method, step, autograd).backward(evaluator)
 
 
 def plan(
