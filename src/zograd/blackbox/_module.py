@@ -123,7 +123,9 @@ class ModuleLoss(BlackBox):
         Raises:
             ArgumentError: When it is not one number.
         """
+        torch.clear_autocast_cache()  # of parameters that have moved since
         loss = self.loss_fn(self._outputs())
+        torch.clear_autocast_cache()
         if isinstance(loss, int | float):
             return self.center.new_tensor(loss)
         hint = "The loss is what is descended: reduce it, as with .mean()."

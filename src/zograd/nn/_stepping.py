@@ -130,8 +130,7 @@ class Stepping:
             loss.backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
 
-        def of_output(output: Any) -> Any:
-            return self.loss_fn(output, targets)
+        of_output = _OfOutput(self.loss_fn, targets)
 
         if isinstance(self.gradient, GradientEstimator):
             drawing: dict[str, Any] = {"generator": self.generator, "evaluator": self.evaluator}
@@ -167,3 +166,14 @@ class Stepping:
         state = self.optimizer.state.get(p, {})
         found = {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == p.shape}
         return {k: v.clone() for k, v in found.items()} if copy else found
+
+
+@final
+class _OfOutput:
+    """The loss of outputs alone: what may travel to a worker, without the trainer."""
+
+    def __init__(self, loss_fn: Loss, targets: Any) -> None:
+        self.loss_fn, self.targets = loss_fn, targets
+
+    def __call__(self, output: Any) -> Any:
+        return self.loss_fn(output, self.targets)
