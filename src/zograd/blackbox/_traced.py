@@ -146,7 +146,7 @@ class TracedLoss(BlackBox):
     def _kinds(self, offsets: Coordinates) -> Tensor:
         """A number for each row: rows of one kind may be stacked, those of one parameter or of one of its channels."""
         starts = torch.tensor(self._starts, device=offsets.index.device)
-        which = torch.bucketize(offsets.index, starts, right=True) - 1
+        which = torch.bucketize(offsets.index.contiguous(), starts, right=True) - 1
         kinds = which * PAIRS
         if self._replay is not None:
             for at in set(which.tolist()):

@@ -8,10 +8,10 @@ from torch import Tensor
 from zograd.blackbox.graph._narrow import passes_one_channel
 from zograd.blackbox.graph._tape import Node, Ref
 
-FLOPS_AN_ELEMENT = 32.0
+FLOPS_AN_ELEMENT = 256.0
 """Floating-point operations of a product that take as long as writing one element does."""
 
-ELEMENTS_A_CALL = 3e4
+ELEMENTS_A_CALL = 4e4
 """Elements that could be written in the time that a call of an operation takes for nothing."""
 
 
