@@ -4,6 +4,7 @@ import copy
 import os
 import signal
 import threading
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -219,6 +220,19 @@ def test_what_cannot_be_pickled_is_named(pool, part) -> None:
         inputs = (torch.ones(1, 1), lock)
     with pytest.raises(zo.ArgumentError, match=f"`{part}` must be something that can be sent"):
         zo.backward(model, loss_fn, inputs, estimator=zo.CoordinateGradient(), evaluator=pool)
+
+
+classes = torch.tensor([1, 0])
+
+
+def test_a_name_that_is_a_part_of_torch_too(pool) -> None:
+    model = nn.Linear(3, 2)  # cloudpickle takes torch.classes for a part of what the loss needs
+    loss_fn = types.FunctionType(
+        (lambda output: torch.nn.functional.cross_entropy(output, classes)).__code__, globals()
+    )
+    loss_fn.__module__ = "__main__"
+    zo.backward(model, loss_fn, torch.ones(2, 3), estimator=zo.CoordinateGradient(), evaluator=pool)
+    assert float(model.weight.grad.norm()) > 0
 
 
 def test_memory_that_is_shared_stays_shared(pool) -> None:

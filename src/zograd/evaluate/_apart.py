@@ -2,8 +2,11 @@
 
 import io
 import pickle
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from types import ModuleType
 from typing import Any, NamedTuple, final
 
 import cloudpickle
@@ -100,8 +103,8 @@ def taken_apart(loss: ModuleLoss) -> Apart:
 def put_together(pickled: bytes, tensors: Sequence[Tensor], modules: Sequence[nn.Module]) -> Any:
     """What was pickled, with these tensors and modules in it."""
     unpickler = pickle.Unpickler(io.BytesIO(pickled))
-    kinds: dict[str, Sequence[Any]] = {"tensor": tensors, "module": modules}
-    unpickler.persistent_load = lambda name: kinds[name[0]][name[1]]  # type: ignore[method-assign]
+    kinds: dict[str, Any] = {"tensor": tensors.__getitem__, "module": modules.__getitem__, "import": import_module}
+    unpickler.persistent_load = lambda name: kinds[name[0]](name[1])  # type: ignore[method-assign]
     return unpickler.load()
 
 
@@ -155,8 +158,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(file)
         self.tensors, self.names = tensors, known
 
-    def persistent_id(self, thing: Any) -> tuple[str, int] | None:
+    def persistent_id(self, thing: Any) -> tuple[str, int | str] | None:
         """The name of what is left out."""
+        if isinstance(thing, ModuleType):  # such as torch.classes, of a kind that cloudpickle does not know
+            known = type(thing) is ModuleType or sys.modules.get(thing.__name__) is not thing
+            return None if known else ("import", thing.__name__)
         if id(thing) in self.names and isinstance(thing, Tensor | nn.Module):
             return self.names[id(thing)]
         plain = type(thing) in (Tensor, nn.Parameter) and thing.layout == torch.strided and not thing.is_quantized

@@ -61,7 +61,6 @@ class Pool(Evaluator):
         seed: Of the rows' seeds.
 
     Attributes:
-        sent: Bytes that have gone out to workers so far.
         calls: The number of `Probes` evaluated so far outside a run, whose calls are numbered by it.
 
     Raises:
