@@ -138,6 +138,7 @@ class Pool(Evaluator):
             backend.close()
             self._sent += backend.sent
         self._backends.clear()
+        self._networks.clear()
 
     def __enter__(self) -> "Pool":
         return self

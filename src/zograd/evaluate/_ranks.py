@@ -29,7 +29,7 @@ class Ranks(Evaluator):
 
     Shares go to the ranks by predicted cost, the longest first, each to the rank with the least to do so far.
 
-    **Cost**: one exchange of 8 bytes a row; parameters and batch are not sent, for every rank has them. **Failures**: a
+    **Cost**: one exchange of the values; parameters and batch are not sent, for every rank has them. **Failures**: a
     row that raises is lost on every rank alike. A rank that dies ends the exchange with torch.distributed's own error,
     after the time limit of the group; there, use `zograd.Pool`. **When**: a machine with several GPUs, or a cluster on
     which training is started with ``torchrun``.
@@ -38,7 +38,8 @@ class Ranks(Evaluator):
         group: A process group; by default all processes.
 
     Raises:
-        ArgumentError: When torch.distributed is not initialised, or ranks do not ask for the same.
+        ArgumentError: When torch.distributed is not initialised, when ranks do not ask for the same, or when a network
+            cannot be pickled, by which they are compared.
 
     Example:
         >>> import torch, zograd as zo
