@@ -16,7 +16,7 @@ from zograd.blackbox import ModuleLoss
 from zograd.evaluate import InProcess, Ranks
 from zograd.evaluate._ranks import assigned
 
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds until two ranks that wait for each other are given up."""
 
 
