@@ -17,7 +17,7 @@ from zograd._typing import Vector
 from zograd.blackbox import ModuleLoss, ModuleState, Stage, StagedLoss, TracedLoss, own_stages
 from zograd.estimators import GradientEstimator
 from zograd.estimators._default import default_estimator
-from zograd.evaluate import Collector, FailurePolicy, InProcess, failure_policy, last_words
+from zograd.evaluate import Collector, Evaluator, FailurePolicy, InProcess, failure_policy, last_words
 
 _generators: weakref.WeakKeyDictionary[nn.Module, torch.Generator] = weakref.WeakKeyDictionary()
 
@@ -33,6 +33,7 @@ def backward(
     generator: torch.Generator | None = None,
     reuse: bool = True,
     stages: Sequence[Stage] | None = None,
+    evaluator: Evaluator | None = None,
 ) -> Tensor:
     r"""The gradient of a network's loss into ``.grad``, from forward passes alone.
 
@@ -74,12 +75,17 @@ def backward(
             it out: a record reuses more. Four forward passes are spent on comparing stages and model.
         generator: What directions are drawn from (a CPU generator). ``None`` keeps one for each model, seeded with
             ``torch.initial_seed()`` at its first call: ``torch.manual_seed`` before it makes a training run repeat.
+        evaluator: Who runs the probes; this process by default. A `zograd.Pool` keeps a copy of the model in each
+            worker, here or on other machines, and sends what has changed; `zograd.evaluate.Ranks` shares the work among
+            the processes of torch.distributed. The gradient is the same bit for bit, as long as this process has one
+            torch thread, as workers have.
 
     Returns:
         The loss before the step, detached, shape ().
 
     Raises:
-        ArgumentError: When an argument is not of its kind, or the loss is not one number.
+        ArgumentError: When an argument is not of its kind, the loss is not one number, or model, loss or inputs cannot
+            be pickled for a pool.
         EvaluationError: When the loss at the parameters is not finite and no value stands in for it, or every probe is
             lost. An exception of the model at the parameters themselves is raised as it is.
 
@@ -99,9 +105,13 @@ def backward(
     """
     instance("model", model, nn.Module, "an nn.Module")
     require(reuse or stages is None, "stages", "be left out with reuse=False", stages, "They are for reuse.")
+    hint = "What stages keep is in this process; workers would run whole passes."
+    require(evaluator is None or stages is None, "stages", "be left out with an evaluator", stages, hint)
     require(callable(loss_fn), "loss_fn", "be callable", loss_fn, "It takes the model's output and returns one number.")
     if estimator is not None:
         instance("estimator", estimator, GradientEstimator, "a GradientEstimator", "Try zo.RandomGradient().")
+    if evaluator is not None:
+        instance("evaluator", evaluator, Evaluator, "an Evaluator", "Leave it out to run in this process.")
     policy = failure_policy(on_failure)
     chosen = chosen_parameters(model, parameters)
     with torch.no_grad():
@@ -111,14 +121,10 @@ def backward(
             loss = finite_loss(box.loss().detach().clone(), policy)
             after = ModuleState(model)
             before.restore()
-            gradient = estimated(
-                box,
-                estimator or default_estimator(len(box.center)),
-                policy,
-                _drawing(model, generator),
-                loss,
-                (lambda: reusing(box, stages)) if reuse else None,
-            )
+            chosen_estimator = estimator or default_estimator(len(box.center))
+            drawing = _drawing(model, generator)
+            reused = (lambda: reusing(box, stages)) if reuse else None
+            gradient = estimated(box, chosen_estimator, policy, drawing, loss, reused, evaluator)
         except BaseException:
             before.restore()
             raise
@@ -168,20 +174,28 @@ def estimated(
     generator: torch.Generator,
     loss: Tensor,
     reused: Callable[[], ModuleLoss | TracedLoss | StagedLoss] | None,
+    evaluator: Evaluator | None = None,
 ) -> Vector:
     """The gradient of the loss in the flat vector of the parameters; ``reused`` makes the loss that coordinates see."""
     probes = estimator.propose(plain.center, generator)
     box: ModuleLoss | TracedLoss | StagedLoss = plain
+    wave, order = probes, None
     if reused is not None and isinstance(probes.offsets, Coordinates) and probes.quantity == "value":
         box = reused()
-        if isinstance(box, TracedLoss) and box.relative:
-            policy = replace(policy, fill=policy.fill - float(loss))
+        if isinstance(box, StagedLoss) and evaluator is not None:
+            box = plain  # what stages keep is in this process
+        if isinstance(box, TracedLoss):
+            wave, order = box.arranged(probes)
+            if box.relative:
+                policy = replace(policy, fill=policy.fill - float(loss))
     if probes.quantity == "derivative":  # a penalty is a loss, not a slope
         policy = replace(policy, fill=math.nan)
-    collector = Collector([probes], policy, shape=())
-    for finished in InProcess().stream(box, [probes]):
+    collector = Collector([wave], policy, shape=())
+    for finished in (evaluator or InProcess()).stream(box, [wave]):
         collector.add(finished)
     values, tally = collector.values()[0], collector.tally
+    if order is not None:
+        values = torch.empty_like(values).index_copy_(0, order.to(values.device), values)
     if not values.isfinite().any():
         raise EvaluationError(
             f"every one of the {len(probes)} probes was lost ({tally}).{last_words(tally)} Look closer to the "

@@ -72,3 +72,22 @@ def test_a_worker_that_is_killed_in_mid_run_changes_nothing(client) -> None:
     assert [piece.status for piece in found] == ["ok"] * 16
     values = torch.cat([piece.values for piece in sorted(found, key=lambda piece: piece.rows.start)])
     assert torch.equal(values, expected)
+
+
+def test_a_network_has_the_same_gradient_to_the_last_bit(client) -> None:
+    def trained(evaluator: Pool | None) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Dropout(0.4), torch.nn.Linear(5, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in range(3):
+            optimizer.zero_grad()
+            x = torch.randn(4, 3)
+            zo.backward(model, torch.mean, x, estimator=zo.CoordinateGradient(), evaluator=evaluator)
+            optimizer.step()
+            if evaluator is not None and step == 1:  # a worker is lost with its copy
+                psutil.Process(next(iter(client.run(os.getpid).values()))).kill()
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    pool = Pool(workers=2, executor=client.get_executor(pure=False))
+    assert torch.equal(trained(pool), trained(None))
+    assert listening(client) <= {"127.0.0.1"}

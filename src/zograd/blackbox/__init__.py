@@ -1,6 +1,6 @@
 """What is evaluated: Python functions now, command lines and modules as they come."""
 
-from zograd.blackbox._blackbox import BlackBox
+from zograd.blackbox._blackbox import BlackBox, Share
 from zograd.blackbox._functions import (
     Batched,
     FunctionBox,
@@ -26,6 +26,7 @@ __all__ = [
     "Outputs",
     "Pointwise",
     "Program",
+    "Share",
     "Stage",
     "StagedLoss",
     "TorchFunction",

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -13,6 +14,19 @@ from zograd._typing import Points, Values, Vector
 
 ROWS_AT_ONCE_BYTES = 64 * 2**20
 """The points that the default `BlackBox.probe` materialises at once, at most."""
+
+
+@final
+class Share(NamedTuple):
+    """Rows that are evaluated together, wherever that is.
+
+    Args:
+        rows: Which.
+        cost: What they are expected to cost, in a unit that all shares of a wave have in common.
+    """
+
+    rows: range
+    cost: float
 
 
 class BlackBox(ABC):
@@ -42,6 +56,14 @@ class BlackBox(ABC):
         """
         for point in points:
             yield partial(self.one, point)
+
+    def shares(self, probes: Probes) -> list[Share]:
+        """All rows in shares for workers to take, where values depend on which rows are evaluated in one call.
+
+        What is in a share follows from the probes alone, never from the number of workers, so that any number of them
+        gives the same values bit for bit. Empty, the default, where rows may be put together in any way.
+        """
+        return []
 
     def probe(self, probes: Probes) -> Values:
         """The values at ``probes``, shape (n, *out): split, call, concatenate. Override where structure helps.

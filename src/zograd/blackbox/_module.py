@@ -56,6 +56,11 @@ class ModuleState:
         for device, state in self._random_on:
             torch.cuda.set_rng_state(state, device)
 
+    @property
+    def random(self) -> tuple[Tensor, list[tuple[torch.device, Tensor]]]:
+        """The state of torch's random numbers, on the CPU and on each device of the module."""
+        return self._random, self._random_on
+
     def _keep(self) -> None:
         self._flags = [(module, module.training) for module in self._modules]
         buffers = [(place, getattr(*place)) for place in self._places]
@@ -107,17 +112,24 @@ class ModuleLoss(BlackBox):
     def __repr__(self) -> str:
         return f"ModuleLoss({type(self.model).__name__}, {len(self.center)} parameters)"
 
+    @property
+    def random(self) -> tuple[Tensor, list[tuple[torch.device, Tensor]]]:
+        """The random state that every row starts from, on the CPU and on each device of the module."""
+        return self._drawn.random
+
     def loss(self) -> Tensor:
         """The loss here and now, a floating tensor of shape (): one forward pass with all that it changes.
 
         Raises:
             ArgumentError: When it is not one number.
         """
+        torch.clear_autocast_cache()  # of parameters that have moved since
         return self.loss_of(self.outputs(self.model))
 
     def loss_of(self, output: Any) -> Tensor:
         """The loss of an output of the model, a floating tensor of shape ()."""
         loss = self.loss_fn(output)
+        torch.clear_autocast_cache()
         if isinstance(loss, int | float):
             return self.center.new_tensor(loss)
         hint = "The loss is what is descended: reduce it, as with .mean()."

@@ -1,7 +1,9 @@
 """The loss of a module as a black box that runs again only what a coordinate touches."""
 
+import itertools
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -9,9 +11,9 @@ from torch import Tensor, nn
 
 from zograd._probes import Coordinates, Probes
 from zograd._typing import Points, Values, Vector
-from zograd.blackbox._blackbox import BlackBox
+from zograd.blackbox._blackbox import BlackBox, Share
 from zograd.blackbox._module import ModuleLoss, ModuleState
-from zograd.blackbox.graph import Narrow, Replay, Tape, UntraceableError, record, stacked
+from zograd.blackbox.graph import Narrow, Replay, Tape, UntraceableError, Work, record, stacked
 
 STACKED_ELEMENTS = {"cpu": 2**19, "cuda": 2**28}
 """Elements that stacked rows write in one call, at most: a CPU gains nothing beyond what hides the calls' overhead."""
@@ -21,6 +23,12 @@ NARROW_ELEMENTS = 2**17
 
 NOISY_LOSSES = 4
 """Losses at one place that tell the noise of a module which never gives the same twice."""
+
+SHARES = 64
+"""Into how many parts of equal cost the rows are divided: some for every worker where there are a dozen."""
+
+PAIRS = 2**32
+"""More than there are channels of a parameter, or pairs of an input and an output channel."""
 
 _trusted: weakref.WeakKeyDictionary[nn.Module, set[tuple[str, ...]]] = weakref.WeakKeyDictionary()
 """The sequences of operations that were found to be all that a module does."""
@@ -74,6 +82,9 @@ class TracedLoss(BlackBox):
         finally:
             before.restore()
         self._replay = None if self.tape is None else Replay(self.tape)
+        sizes = (parameter.numel() for parameter in plain.parameters)
+        self._starts = list(itertools.accumulate(sizes, initial=0))[:-1]
+        self._ways: dict[int, _Way] = {}
 
     def __repr__(self) -> str:
         how = "plain" if self.tape is None else f"{len(self.tape.nodes)} operations"
@@ -94,54 +105,89 @@ class TracedLoss(BlackBox):
 
     def probe(self, probes: Probes) -> Values:
         """The losses; relative to the centre's if so constructed, for `Coordinates` around `center`."""
-        around = probes.center.data_ptr() == self.center.data_ptr()
-        if self._replay is None or probes.quantity != "value" or not around:
-            return self.plain.probe(probes)
-        if not isinstance(probes.offsets, Coordinates):
+        if self._replay is None or not isinstance(probes.offsets, Coordinates) or not self._reuses(probes):
             return self.plain.probe(probes)
         return self._coordinates(probes.offsets, self._replay)
+
+    def arranged(self, probes: Probes) -> tuple[Probes, Tensor]:
+        """The same rows with those side by side that may be stacked in one call, and the order that they are in now."""
+        if not isinstance(probes.offsets, Coordinates) or not self._reuses(probes):
+            return probes, torch.arange(len(probes))
+        order = self._kinds(probes.offsets).argsort(stable=True)
+        index, step = probes.offsets.index, probes.offsets.step
+        return replace(probes, offsets=Coordinates(index[order], step[order])), order
+
+    def shares(self, probes: Probes) -> list[Share]:
+        """At most about `SHARES` of equal predicted cost, of whole calls; best for `arranged` probes."""
+        if self._replay is None or not isinstance(probes.offsets, Coordinates) or not self._reuses(probes):
+            return []
+        kinds, counts = torch.unique_consecutive(self._kinds(probes.offsets), return_counts=True)
+        calls: list[Share] = []
+        at = 0
+        for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True):
+            way = self._way(kind // PAIRS, self._replay)
+            for start in range(at, at + count, way.at_once):
+                rows = range(start, min(start + way.at_once, at + count))
+                calls.append(Share(rows, way.work.call + len(rows) * way.work.row))
+            at += count
+        return _together(calls, sum(call.cost for call in calls) / SHARES)
+
+    def _reuses(self, probes: Probes) -> bool:
+        around = probes.center.data_ptr() == self.center.data_ptr()
+        return self._replay is not None and probes.quantity == "value" and around
 
     @torch.no_grad()
     def _coordinates(self, offsets: Coordinates, replay: Replay) -> Values:
         found = self.center.new_zeros(len(offsets))
-        start = 0
-        for which, parameter in enumerate(self.plain.parameters):
-            stop = start + parameter.numel()
-            rows = ((offsets.index >= start) & (offsets.index < stop)).nonzero().squeeze(1)
-            if len(rows):
-                place = replay.tape.parameters[which]
-                values = self._moved(replay, place, offsets.index[rows] - start, offsets.step[rows])
-                found[rows] = values.to(found)
-            start = stop
+        kinds = self._kinds(offsets)
+        order = kinds.argsort(stable=True)
+        kinds, counts = torch.unique_consecutive(kinds[order], return_counts=True)
+        for kind, mine in zip(kinds.tolist(), torch.split(order, counts.tolist()), strict=True):
+            index, step = offsets.index[mine], offsets.step[mine]
+            found[mine] = self._moved(replay, kind, index - self._starts[kind // PAIRS], step).to(found)
         return found
 
-    def _moved(self, replay: Replay, place: int, index: Tensor, step: Tensor) -> Tensor:
-        """The losses with one entry of one parameter moved."""
-        base = replay.tape.values[place]
-        index, step = index.to(base.device), step.to(base)
-        elements = replay.elements(place)
-        at_once = max(1, STACKED_ELEMENTS.get(base.device.type, STACKED_ELEMENTS["cpu"]) // max(1, elements))
-        rows = torch.stack([index.double(), step.double()], 1)
-        if not self.relative or elements < NARROW_ELEMENTS or not replay.takes_one_channel(place):
-            return stacked(lambda row: self._one(replay, place, _moved_entry(base, row)), rows, at_once)
-        # Rows of one output channel, and of one input channel where there is one.
-        kernel = base.ndim > 2
-        each = base[0, 0].numel() if kernel else base[0].numel()
-        pair = index // each
-        found = step.new_zeros(len(step), dtype=self.center.dtype)
-        order = pair.argsort(stable=True)
-        _, counts = torch.unique_consecutive(pair[order], return_counts=True)
-        for mine in torch.split(order, counts.tolist()):
-            key = int(pair[mine[0]])
-            at, inner = divmod(key, base.shape[1]) if kernel else (key, None)
-            entries = base[at : at + 1, :1] if kernel else base[at : at + 1]
-            rows[mine, 0] -= key * each
+    def _kinds(self, offsets: Coordinates) -> Tensor:
+        """A number for each row: rows of one kind may be stacked, those of one parameter or of one of its channels."""
+        starts = torch.tensor(self._starts, device=offsets.index.device)
+        which = torch.bucketize(offsets.index.contiguous(), starts, right=True) - 1
+        kinds = which * PAIRS
+        if self._replay is not None:
+            for at in set(which.tolist()):
+                way = self._way(at, self._replay)
+                if way.each:
+                    mine = which == at
+                    kinds[mine] += (offsets.index[mine] - self._starts[at]) // way.each
+        return kinds
 
-            def one(row: Tensor, at: int = at, inner: int | None = inner, entries: Tensor = entries) -> Tensor:
-                return self._one(replay, place, Narrow(_moved_entry(entries, row), 0, at, inner))
+    def _way(self, which: int, replay: Replay) -> "_Way":
+        """How the rows of a parameter are evaluated."""
+        if which not in self._ways:
+            place = replay.tape.parameters[which]
+            base, elements = replay.tape.values[place], replay.elements(place)
+            at_once = max(1, STACKED_ELEMENTS.get(base.device.type, STACKED_ELEMENTS["cpu"]) // max(1, elements))
+            narrow = self.relative and elements >= NARROW_ELEMENTS and replay.takes_one_channel(place)
+            # Rows of one output channel, and of one input channel where there is one.
+            each = (base[0, 0].numel() if base.ndim > 2 else base[0].numel()) if narrow else 0
+            self._ways[which] = _Way(place, at_once, each, replay.work(place, narrow))
+        return self._ways[which]
 
-            found[mine] = stacked(one, rows[mine], at_once)
-        return found
+    def _moved(self, replay: Replay, kind: int, index: Tensor, step: Tensor) -> Tensor:
+        """The losses with one entry of one parameter moved, for rows of one kind."""
+        which, pair = divmod(kind, PAIRS)
+        way = self._way(which, replay)
+        base = replay.tape.values[way.place]
+        rows = torch.stack([index.to(base.device).double(), step.to(base).double()], 1)
+        if not way.each:
+            return stacked(lambda row: self._one(replay, way.place, _moved_entry(base, row)), rows, way.at_once)
+        at, inner = divmod(pair, base.shape[1]) if base.ndim > 2 else (pair, None)
+        entries = base[at : at + 1, :1] if base.ndim > 2 else base[at : at + 1]
+        rows[:, 0] -= pair * way.each
+
+        def one(row: Tensor) -> Tensor:
+            return self._one(replay, way.place, Narrow(_moved_entry(entries, row), 0, at, inner))
+
+        return stacked(one, rows, way.at_once)
 
     def _one(self, replay: Replay, place: int, offset: Tensor | Narrow) -> Tensor:
         """The loss, or its difference, with an offset added to a parameter."""
@@ -184,6 +230,36 @@ def _is_noise(told: float, real: float, again: Callable[[], float]) -> bool:
         return False
     seen += [again() for _ in range(NOISY_LOSSES - 2)]
     return abs(told - real) <= 10 * float(torch.tensor(seen).double().std())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How the rows of a parameter are evaluated.
+
+    Args:
+        place: Of the parameter on the tape.
+        at_once: Rows in one call.
+        each: Entries of a channel that rows of one call have in common, or 0.
+        work: What a call costs.
+    """
+
+    place: int
+    at_once: int
+    each: int
+    work: Work
+
+
+def _together(calls: list[Share], most: float) -> list[Share]:
+    """Calls in the order given, as many in a share as cost ``most``."""
+    shares: list[Share] = []
+    for call in calls:
+        last = shares[-1] if shares else None
+        if last is not None and last.cost + call.cost <= most:
+            shares[-1] = Share(range(last.rows.start, call.rows.stop), last.cost + call.cost)
+        else:
+            shares.append(call)
+    return shares
 
 
 def _moved_entry(base: Tensor, row: Tensor) -> Tensor:

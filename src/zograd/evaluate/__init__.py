@@ -9,6 +9,7 @@ from zograd.evaluate._inprocess import InProcess
 from zograd.evaluate._journal import Journal
 from zograd.evaluate._journaled import Journaled
 from zograd.evaluate._pool import Pool
+from zograd.evaluate._ranks import Ranks
 from zograd.evaluate._ray import RayExecutor
 from zograd.evaluate._records import Evaluation, evaluation, loaded, parsed, read, settings, unpacked
 
@@ -23,6 +24,7 @@ __all__ = [
     "Journal",
     "Journaled",
     "Pool",
+    "Ranks",
     "RayExecutor",
     "Status",
     "Tally",

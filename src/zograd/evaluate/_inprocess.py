@@ -57,9 +57,9 @@ class InProcess(Evaluator):
             return
         for call, wave in enumerate(probes):
             size = blackbox.rows_per_call or max(1, len(wave))
-            for start in range(0, len(wave), size):
-                piece = wave[start : start + size]
-                yield from self._tried(blackbox.probe, piece, [(call, range(start, start + len(piece)))])
+            pieces = [share.rows for share in blackbox.shares(wave)]
+            for rows in pieces or (range(len(wave))[start : start + size] for start in range(0, len(wave), size)):
+                yield from self._tried(blackbox.probe, wave[rows.start : rows.stop], [(call, rows)])
 
     def _row_by_row(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
         """One point after the other."""
@@ -116,12 +116,12 @@ class InProcess(Evaluator):
         self, evaluate: Callable[[Any], Tensor], asked: Probes | Points, parts: list[Part]
     ) -> Iterator[Finished]:
         for attempt in range(self.retries):
-            pieces = list(_attempt(evaluate, asked, parts))
+            pieces = list(attempted(evaluate, asked, parts))
             if not any(_is_lost(piece) for piece in pieces):
                 yield from pieces
                 return
             time.sleep(min(LONGEST_WAIT, self.pause * 2**attempt))
-        for piece in _attempt(evaluate, asked, parts):
+        for piece in attempted(evaluate, asked, parts):
             again = self.retries > 0 and _is_lost(piece)
             yield replace(piece, error=f"{piece.error} It was tried {self.retries + 1} times.") if again else piece
 
@@ -188,7 +188,7 @@ def _calls(probes: Sequence[Probes], rows_per_call: int | None) -> Iterator[tupl
         yield (waiting[0] if len(waiting) == 1 else torch.cat(waiting)), parts
 
 
-def _attempt(evaluate: Callable[[Any], Tensor], asked: Probes | Points, parts: list[Part]) -> Iterator[Finished]:
+def attempted(evaluate: Callable[[Any], Tensor], asked: Probes | Points, parts: list[Part]) -> Iterator[Finished]:
     """One call of the black box, as a `Finished` for each of its parts."""
     started = time.perf_counter()
     values: Tensor | None = None

@@ -1,40 +1,22 @@
 """Evaluation by many at a time: processes that may hang or die, threads for external programs, or any executor."""
 
-import hashlib
-import heapq
-import itertools
 import math
 import os
-import pickle
-import struct
-import time
 import weakref
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from typing import Any, final
+from typing import final
 
-import numpy as np
-import torch
+from torch import nn
 
 from zograd._checks import count, instance, positive, require
-from zograd._errors import ArgumentError
 from zograd._probes import Probes
-from zograd.blackbox import BlackBox, FunctionBox, Program, TorchFunction
-from zograd.blackbox._outputs import NUMBER
-from zograd.evaluate._evaluator import Evaluator, Finished, Status
-from zograd.evaluate._pool_backend import Backend, Box, Lost, Rows, Task
-from zograd.evaluate._pool_worker import Answered, Outcome
-
-CHUNK_SECONDS = 0.1
-"""What a task should cost: long against what it costs to hand it out, short against what is lost with it.
-
-A caller that has slept for so long needs about half a millisecond to take an answer and to send the next task."""
-
-IDLE_SECONDS = 0.1
-"""How often a worker without work looks for some that another could give up."""
-
-LONGEST_WAIT = 60.0
+from zograd.blackbox import BlackBox, ModuleLoss, Program, TracedLoss
+from zograd.evaluate._evaluator import Evaluator, Finished
+from zograd.evaluate._parcel import Parcel
+from zograd.evaluate._pool_backend import Backend, Box
+from zograd.evaluate._pool_wave import Wave, WaveSettings
+from zograd.evaluate._replica import Original
 
 
 @final
@@ -52,6 +34,11 @@ class Pool(Evaluator):
     NumPy's and torch's global generators are seeded from (seed, call, row), so that 1 worker and 16, quick and slow,
     and a run that was resumed, give the same values bit for bit. A program of many points gets ``batch`` rows at a
     time whatever the number of workers. `zograd.Program` has the seed as ``{seed}`` and ``ZOGRAD_SEED``.
+
+    **Networks** (`zograd.backward`, `zograd.nn.backward`): each worker keeps a copy of the model, and is sent what has
+    changed of it since, the batch once, and shares of the rows: at most some 64 of equal predicted cost, the longest
+    first. What is in a share, and so the gradient's last bit, does not depend on the workers. A share that is lost with
+    its worker is given to another, up to twice, before its rows count as ``crashed``. ``timeout`` is that of a share.
 
     **Cost**: two messages a task. Cheap rows travel together, as many as take 0.1 s by what the last ones took, and a
     worker without work takes over half of what waits in another. The first task starts the workers, which import torch
@@ -117,7 +104,14 @@ class Pool(Evaluator):
         self.seed = count("seed", seed, least=0)
         self.calls = 0
         self._backends: dict[str, Backend] = {}
+        self._sent = 0
         self._last: tuple[weakref.ref[BlackBox], float] | None = None
+        self._networks: weakref.WeakKeyDictionary[nn.Module, Original] = weakref.WeakKeyDictionary()
+
+    @property
+    def sent(self) -> int:
+        """Bytes that have gone out to workers: black boxes and what was asked of them."""
+        return self._sent + sum(backend.sent for backend in self._backends.values())
 
     def stream(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
         """Evaluate; rows come back as they finish. Closing the iterator kills what still runs.
@@ -129,18 +123,22 @@ class Pool(Evaluator):
         if not places:
             places = tuple((self.calls + number, 0) for number in range(1, len(probes) + 1))
             self.calls += len(probes)
-        if isinstance(blackbox, Program) and self.timeout is not None:
-            box = Box(blackbox.limited(self.timeout))
-        else:
-            box = Box(blackbox)
         backend = self._backend(blackbox)
-        yield from _Wave(self, box, blackbox, backend, list(probes), places).stream()
+        settings = WaveSettings(self.retries, self.pause, self.batch, self.seed)
+        parcel, seconds = self._parcel(blackbox, probes), self._seconds_of(blackbox)
+        wave = Wave(parcel, blackbox, backend, list(probes), places, settings, seconds)
+        try:
+            yield from wave.stream()
+        finally:
+            self._last = weakref.ref(blackbox), wave.seconds
 
     def close(self) -> None:
         """End the workers; the next wave starts new ones."""
         for backend in self._backends.values():
             backend.close()
+            self._sent += backend.sent
         self._backends.clear()
+        self._networks.clear()
 
     def __enter__(self) -> "Pool":
         return self
@@ -155,6 +153,19 @@ class Pool(Evaluator):
     def _seconds_of(self, blackbox: BlackBox) -> float:
         """What a row took in the last wave; NaN where that was of another black box."""
         return self._last[1] if self._last is not None and self._last[0]() is blackbox else math.nan
+
+    def _parcel(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Parcel:
+        """The black box as it travels: of a network that workers have a copy of, what has changed."""
+        if isinstance(blackbox, Program) and self.timeout is not None:
+            return Box(blackbox.limited(self.timeout))
+        if not isinstance(blackbox, ModuleLoss | TracedLoss):
+            return Box(blackbox)
+        if any(wave.center.data_ptr() != blackbox.center.data_ptr() for wave in probes):
+            return Box(blackbox)
+        plain = blackbox.plain if isinstance(blackbox, TracedLoss) else blackbox
+        if plain.model not in self._networks:
+            self._networks[plain.model] = Original()
+        return self._networks[plain.model].parcel(blackbox)
 
     def _backend(self, blackbox: BlackBox) -> Backend:
         # Imported here: `import zograd` starts nothing and pays for none of it.
@@ -176,154 +187,3 @@ class Pool(Evaluator):
                 workers, timeout=self.timeout, memory=self.memory, recycle_after=self.recycle_after
             )
         return self._backends["processes"]
-
-
-@final
-class _Wave:
-    """One wave of a pool: what waits, what is out, and what comes back."""
-
-    def __init__(
-        self,
-        pool: Pool,
-        box: Box,
-        blackbox: BlackBox,
-        backend: Backend,
-        probes: list[Probes],
-        places: tuple[tuple[int, int], ...],
-    ) -> None:
-        self.pool, self.box, self.blackbox, self.backend = pool, box, blackbox, backend
-        self.probes, self.places = probes, places
-        self.whole = type(blackbox).probe not in (BlackBox.probe, TorchFunction.probe)
-        self.whole = self.whole or any(wave.quantity != "value" for wave in probes)
-        self.each = blackbox.rows_per_call == 1
-        self.fresh = deque((call, range(len(wave))) for call, wave in enumerate(probes) if len(wave) > 0)
-        self.rows = Rows(probes)
-        self.again: deque[Task] = deque()
-        self.later: list[tuple[float, int, Task]] = []
-        self.ties = itertools.count()
-        self.out = 0
-        self.seconds = pool._seconds_of(blackbox)
-
-    def stream(self) -> Iterator[Finished]:
-        """Hand out and take back until all is done."""
-        try:
-            while True:
-                while self.later and self.later[0][0] <= time.monotonic():
-                    self.again.append(heapq.heappop(self.later)[2])
-                while self.out < self.backend.capacity and (self.again or self.fresh):
-                    self.backend.send(self.box, self.again.popleft() if self.again else self._chunk())
-                    self.out += 1
-                patience = max(0.0, self.later[0][0] - time.monotonic()) if self.later else None
-                if self.out and self.out < self.backend.capacity and self.each:
-                    self.again.extend(self.backend.reclaim(self.seconds))
-                    if self.again:
-                        continue
-                    patience = IDLE_SECONDS if patience is None else min(patience, IDLE_SECONDS)
-                if self.out:
-                    for task, returned in self.backend.receive(patience):
-                        self.out -= 1
-                        yield from self._taken(task, returned)
-                elif patience is not None:
-                    time.sleep(patience)
-                else:
-                    return
-        finally:
-            self.pool._last = weakref.ref(self.blackbox), self.seconds
-            if self.out:
-                self.backend.cancel()
-
-    def _chunk(self) -> Task:
-        """The next rows to send out: as many as cost `CHUNK_SECONDS`, and some for every worker."""
-        rows = self.pool.batch
-        if self.each:
-            waiting = sum(len(rows) for _, rows in self.fresh)
-            share = -(-waiting // (self.backend.capacity * (1 if self.backend.reclaims else 2)))
-            cheap = self.seconds < CHUNK_SECONDS / 2  # others are told of at once: the caller may be killed
-            rows = int(CHUNK_SECONDS / max(self.seconds, 1e-7)) if cheap else 1
-            rows = max(1, min(rows, share))
-        parts: list[tuple[int, range]] = []
-        while self.fresh and rows > 0:
-            call, waiting_rows = self.fresh.popleft()
-            taken, left = waiting_rows[:rows], waiting_rows[rows:]
-            parts.append((call, taken))
-            rows -= len(taken)
-            if left:
-                self.fresh.appendleft((call, left))
-            if self.whole:
-                break
-        firsts = [(call, row) for call, taken in parts for row in taken]
-        seeds = [self._seed(*place) for place in (firsts if self.each else firsts[:1])]
-        return Task(self.rows, parts, seeds, self.each, self.whole)
-
-    def _seed(self, call: int, row: int) -> int:
-        known_as, first = self.places[call]
-        packed = struct.pack("<3q", self.pool.seed, known_as, first + row)
-        return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
-
-    def _taken(self, task: Task, returned: Answered | Lost) -> Iterator[Finished]:
-        if isinstance(returned, Answered):
-            # One that it ran though it was to stop is another's by now.
-            outcomes = [self._consistent(outcome) for outcome in returned.outcomes[: task.limit]]
-            done = len(outcomes)
-            rows = [task] if not task.each else [task.alone(row) for row in range(done)]
-            # It may have seen that it was to stop, and its parent that it had not.
-            self.again.extend(task.alone(row) for row in range(done, min(task.rows, task.limit)) if task.each)
-            for piece, outcome in zip(rows, outcomes, strict=True):
-                yield from self._ended(piece, outcome)
-            return
-        if task.each and returned.row >= 0:
-            mine = range(min(task.rows, task.limit))
-            self.again.extend(task.alone(row) for row in mine if row != returned.row)
-            if returned.row >= task.limit:
-                return
-            task = task.alone(returned.row)
-        yield from self._ended(task, Outcome(returned.status, 0.0, error=returned.error))
-
-    def _consistent(self, outcome: Outcome) -> Outcome:
-        """The outcome, invalid where the structure of the outputs is another than before."""
-        box = self.blackbox
-        if not isinstance(box, FunctionBox) or outcome.values is None:
-            return outcome
-        outputs = outcome.outputs or NUMBER
-        if box.outputs is None:
-            box.outputs = outputs
-        if box.outputs is outputs or box.outputs == outputs:
-            return outcome
-        error = f"{box!r} must return one structure every time, found {outputs} after {box.outputs}."
-        return Outcome("invalid", outcome.seconds, error=error)
-
-    def _ended(self, task: Task, outcome: Outcome) -> Iterator[Finished]:
-        """Rows that are done, or that are tried again later."""
-        if outcome.status == "argument":
-            raise _exception(outcome.exception) or ArgumentError(outcome.error)
-        values, center, lost = None, self.probes[task.parts[0][0]].center, True
-        if isinstance(outcome.values, float):
-            values, lost = center.new_tensor([outcome.values]), not math.isfinite(outcome.values)
-        elif outcome.values is not None:
-            values = torch.from_numpy(outcome.values).to(center)
-            lost = task.rows == 1 and not np.isfinite(outcome.values).all()
-        if task.each and not lost:
-            known = outcome.seconds if math.isnan(self.seconds) else self.seconds
-            self.seconds = 0.8 * known + 0.2 * outcome.seconds
-        if lost and task.attempt < self.pool.retries:
-            pause = min(LONGEST_WAIT, self.pool.pause * 2**task.attempt)
-            task.attempt += 1
-            heapq.heappush(self.later, (time.monotonic() + pause, next(self.ties), task))
-            return
-        tried = f" It was tried {task.attempt + 1} times." if lost and task.attempt else ""
-        status: Status = outcome.status  # type: ignore[assignment]
-        start, share = 0, outcome.seconds / task.rows
-        for call, rows in task.parts:
-            piece = None if values is None else values[start : start + len(rows)]
-            start += len(rows)
-            error = outcome.error + tried if lost else ""
-            exception = _exception(outcome.exception)
-            yield Finished(call, rows, status, share * len(rows), piece, error, exception)
-
-
-def _exception(pickled: bytes) -> Any:
-    """The exception of a worker, where it can be made here."""
-    try:
-        return pickle.loads(pickled) if pickled else None
-    except Exception:  # its class may need anything
-        return None

@@ -5,7 +5,7 @@ import hashlib
 import pickle
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias, final
@@ -19,7 +19,8 @@ from zograd._parameters import Parameters
 from zograd._probes import Probes
 from zograd.blackbox import BlackBox, FunctionBox
 from zograd.evaluate._evaluator import Status
-from zograd.evaluate._pool_worker import Answered
+from zograd.evaluate._parcel import Parcel
+from zograd.evaluate._pool_messages import Answered, Asked, Missing, asked_of
 
 KEPT_BYTES = 8 * 2**20
 """The points of one call that are made all at once, at most."""
@@ -29,7 +30,7 @@ _known: "weakref.WeakKeyDictionary[Parameters, bytes]" = weakref.WeakKeyDictiona
 
 
 @final
-class Box:
+class Box(Parcel):
     """A black box as it travels: pickled once a wave, so that what the caller changes in between is seen.
 
     Args:
@@ -63,8 +64,12 @@ class Box:
                 ) from error
         return self._pickled
 
+    def message(self, known: Collection[str]) -> bytes:
+        """All of it, whatever is known."""
+        return self.pickled()
+
     @cached_property
-    def key(self) -> str:
+    def key(self) -> str:  # type: ignore[override]
         """Its digest."""
         return hashlib.blake2b(self.pickled(), digest_size=16).hexdigest()
 
@@ -114,6 +119,7 @@ class Task:
         each: Whether each row is called by itself.
         whole: Whether the black box gets the `Probes` themselves; ``parts`` then has one entry.
         attempt: How often these rows have been lost before.
+        crashes: How often they have been lost with their worker, and given to another.
 
     Attributes:
         limit: The first row that has been taken back.
@@ -126,6 +132,7 @@ class Task:
     each: bool
     whole: bool = False
     attempt: int = 0
+    crashes: int = 0
     limit: int = field(init=False)
     places: list[tuple[int, int]] = field(init=False)
 
@@ -146,6 +153,10 @@ class Task:
         pieces = [self.wave.points(call, rows) for call, rows in self.parts]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
+    def asked(self, parcel: Parcel) -> Asked:
+        """What a worker is asked."""
+        return asked_of(parcel.key, parcel.points(self.points()), self.seeds, self.each)
+
     def some(self, start: int, stop: int) -> "Task":
         """Some of its rows, again."""
         parts, before = [], 0
@@ -153,7 +164,7 @@ class Task:
             mine = rows[max(0, start - before) : max(0, stop - before)]
             before += len(rows)
             parts += [(call, mine)] if mine else []
-        return Task(self.wave, parts, self.seeds[start:stop], True, self.whole, self.attempt)
+        return Task(self.wave, parts, self.seeds[start:stop], True, self.whole, self.attempt, self.crashes)
 
     def alone(self, row: int) -> "Task":
         """One of its rows, again."""
@@ -176,7 +187,7 @@ class Lost:
     error: str
 
 
-Returned: TypeAlias = "tuple[Task, Answered | Lost]"
+Returned: TypeAlias = "tuple[Task, Answered | Missing | Lost]"
 
 
 class Backend(ABC):
@@ -185,8 +196,11 @@ class Backend(ABC):
     capacity: int
     """How many tasks may be out at a time."""
 
+    sent: int = 0
+    """Bytes that have gone out."""
+
     @abstractmethod
-    def send(self, box: Box, task: Task) -> None:
+    def send(self, box: Parcel, task: Task) -> None:
         """Begin a task; there are fewer than `capacity` out."""
 
     @abstractmethod

@@ -7,8 +7,10 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from typing import final
 
 from zograd.blackbox import Program
-from zograd.evaluate._pool_backend import Backend, Box, Lost, Returned, Task
-from zograd.evaluate._pool_worker import Answered, Asked, Boxes, answer, asked_of
+from zograd.evaluate._parcel import Parcel
+from zograd.evaluate._pool_backend import Backend, Lost, Returned, Task
+from zograd.evaluate._pool_messages import Answered, Asked, Missing, asked_of
+from zograd.evaluate._pool_worker import Boxes, answer
 
 _here = threading.local()
 
@@ -24,13 +26,13 @@ class Threads(Backend):
     def __init__(self, workers: int) -> None:
         self.capacity = workers
         self._executor: ThreadPoolExecutor | None = None
-        self._out: dict[Future[Answered], tuple[Box, Task]] = {}
+        self._out: dict[Future[Answered], tuple[Parcel, Task]] = {}
 
-    def send(self, box: Box, task: Task) -> None:
+    def send(self, box: Parcel, task: Task) -> None:
         """Begin a task in a thread."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self.capacity, thread_name_prefix="zograd")
-        asked = asked_of("", task.points(), task.seeds, task.each)
+        asked = asked_of("", task.points(), task.seeds, task.each)  # no key: nothing travels
         self._out[self._executor.submit(answer, box.blackbox, asked)] = box, task
 
     def receive(self, patience: float | None) -> Iterator[Returned]:
@@ -73,28 +75,42 @@ class Futures(Backend):
     def __init__(self, executor: Executor, workers: int, *, timeout: float | None, isolate: bool) -> None:
         self.executor, self.capacity = executor, workers
         self.timeout, self.isolate = timeout, isolate
-        self._out: dict[Future[bytes], Task] = {}
+        self._out: dict[Future[bytes], tuple[Parcel, Task, bool]] = {}
+        self._telling = ("", 0)
 
-    def send(self, box: Box, task: Task) -> None:
+    def send(self, box: Parcel, task: Task) -> None:
         """Submit a task."""
-        asked = asked_of(box.key, task.points(), task.seeds, task.each)
+        # Who gets it is the executor's choice: as many are told of a version as there are workers, the others ask.
+        told = self._telling[1] if self._telling[0] == box.key else 0
+        self._telling = box.key, told + 1
+        tell = not box.versioned or told < self.capacity // 2
+        self._submit(box, task, box.message([box.before]) if tell else b"")
+
+    def _submit(self, box: Parcel, task: Task, message: bytes, again: bool = False) -> None:
+        asked = pickle.dumps(task.asked(box))
         isolate = self.isolate and not isinstance(box.blackbox, Program)
+        self.sent += len(message) + len(asked)
         try:
-            future = self.executor.submit(remote, box.pickled(), pickle.dumps(asked), isolate, self.timeout)
+            future = self.executor.submit(remote, message, asked, isolate, self.timeout)
         except Exception as error:  # an executor that is broken or shut down says so in its own way
             future = Future()
             future.set_exception(error)
-        self._out[future] = task
+        self._out[future] = box, task, again
 
     def receive(self, patience: float | None) -> Iterator[Returned]:
-        """What has ended."""
+        """What has ended; who did not know the black box is told of it and asked again."""
         done, _ = wait(self._out, patience, FIRST_COMPLETED)
         for future in done:
-            task = self._out.pop(future)
+            box, task, again = self._out.pop(future)
             try:
-                yield task, pickle.loads(future.result())
+                returned = pickle.loads(future.result())
             except (Exception, CancelledError) as error:
                 yield task, Lost("crashed", -1, f"the executor lost it: {type(error).__name__}: {error}")
+                continue
+            if isinstance(returned, Missing):
+                self._submit(box, task, box.message([] if again else returned.known), again=True)
+            else:
+                yield task, returned
 
     def cancel(self) -> None:
         """Take back what has not begun; what an executor runs already cannot be stopped from here."""
@@ -110,7 +126,7 @@ def remote(pickled: bytes, task: bytes, isolate: bool, timeout: float | None) ->
     """A task in an executor's worker.
 
     Args:
-        pickled: The black box.
+        pickled: The black box, or nothing where the worker should know it.
         task: An `Asked`.
         isolate: Whether to run it in a child process, which may hang or die.
         timeout: Seconds a row.
@@ -119,13 +135,13 @@ def remote(pickled: bytes, task: bytes, isolate: bool, timeout: float | None) ->
     if isolate:
         return pickle.dumps(_isolated(pickled, asked, timeout))
     boxes: Boxes = _here.__dict__.setdefault("boxes", Boxes())
-    if not boxes.knows(asked.key):
+    if pickled and not boxes.knows(asked.key):
         boxes.learn(asked.key, pickled)
     answered = boxes.answer(asked)
     return pickle.dumps(Lost("failed", -1, answered) if isinstance(answered, str) else answered)
 
 
-def _isolated(pickled: bytes, asked: Asked, timeout: float | None) -> Answered | Lost:
+def _isolated(pickled: bytes, asked: Asked, timeout: float | None) -> Answered | Missing | Lost:
     from zograd.evaluate._pool_processes import Processes
 
     processes: Processes | None = getattr(_here, "processes", None)

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any, final
 
 from zograd.blackbox._processes import how_it_ended, kill_tree
-from zograd.evaluate._pool_backend import Backend, Box, Lost, Returned, Task
-from zograd.evaluate._pool_worker import BOXES_KEPT, Answered, Asked, Progress, asked_of, serve
+from zograd.evaluate._parcel import Parcel
+from zograd.evaluate._pool_backend import Backend, Lost, Returned, Task
+from zograd.evaluate._pool_messages import Answered, Asked, Missing
+from zograd.evaluate._pool_worker import BOXES_KEPT, Progress, serve
 
 STARTING = threading.Lock()
 STEAL_SECONDS = 1e-3
@@ -55,14 +57,13 @@ class Processes(Backend):
         # An engine's worker that ends waits for its children, and runs these alone before.
         Finalize(self, _end, args=(self._workers,), exitpriority=10)
 
-    def send(self, box: Box, task: Task) -> None:
+    def send(self, box: Parcel, task: Task) -> None:
         """Give a task to a worker that has none."""
-        asked = asked_of(box.key, task.points(), task.seeds, task.each)
-        self._free(box.key).send(box.pickled, asked, task)
+        self.sent += self._free(box.key).send(box.message, task.asked(box), task)
 
-    def one(self, pickled: bytes, asked: Asked) -> Answered | Lost:
-        """One task, here and now."""
-        self._free(asked.key).send(lambda: pickled, asked, asked)
+    def one(self, pickled: bytes, asked: Asked) -> Answered | Missing | Lost:
+        """One task, here and now; nothing pickled where the worker should know the black box."""
+        self._free(asked.key).send(lambda known: pickled, asked, asked)
         while True:
             for _, returned in self.receive(None):
                 return returned
@@ -180,18 +181,23 @@ class _Worker:
         """Whether it is gone."""
         return bool(self._watch.poll(0))
 
-    def send(self, pickled: Callable[[], bytes], asked: Asked, task: Any) -> None:
-        """Ask it to do a task; one that dies meanwhile is noticed when it is listened to."""
+    def send(self, message: Callable[[list[str]], bytes], asked: Asked, task: Any) -> int:
+        """Ask it to do a task; one that dies meanwhile is noticed when it is listened to. Return the bytes sent."""
         self.task, self.began = task, time.monotonic()
         self.rows += len(asked.seeds)
         self._progress.clear()
+        sent = [pickle.dumps(asked)]
+        if asked.key not in self.keys and (said := message(self.keys)):
+            # A version takes the place of those before it.
+            others = [key for key in self.keys if key.partition(":")[0] != asked.key.partition(":")[0]]
+            self.keys = [*others, asked.key][-BOXES_KEPT:]
+            sent.insert(0, pickle.dumps((asked.key, said)))
         with contextlib.suppress(OSError):
-            if asked.key not in self.keys:
-                self.keys = [*self.keys, asked.key][-BOXES_KEPT:]
-                self.connection.send_bytes(pickle.dumps((asked.key, pickled())))
-            self.connection.send_bytes(pickle.dumps(asked))
+            for one in sent:
+                self.connection.send_bytes(one)
+        return sum(map(len, sent))
 
-    def answered(self) -> Answered | Lost:
+    def answered(self) -> Answered | Missing | Lost:
         """What it says.
 
         Raises:
@@ -199,10 +205,10 @@ class _Worker:
         """
         if not self.connection.poll():
             raise EOFError
-        said: Answered | str = pickle.loads(self.connection.recv_bytes())
-        if isinstance(said, Answered):
-            return said
-        return Lost("failed", -1, said)
+        said: Answered | Missing | str = pickle.loads(self.connection.recv_bytes())
+        if isinstance(said, Missing):
+            self.keys = list(said.known)
+        return Lost("failed", -1, said) if isinstance(said, str) else said
 
     def running(self) -> tuple[int, float]:
         """Which row of its task it runs, or -1, and since when."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import parent_process
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import cloudpickle
 import numpy as np
@@ -27,15 +27,19 @@ from torch import Tensor
 
 from zograd._errors import ArgumentError, EvaluationError
 from zograd._probes import Probes
-from zograd.blackbox import BlackBox, FunctionBox, Outputs
+from zograd.blackbox import BlackBox, FunctionBox
 from zograd.blackbox._processes import MARK
 from zograd.blackbox._program import THREADS
 from zograd.blackbox._seed import evaluation_seed
-from zograd.evaluate._evaluator import Status
+from zograd.evaluate._pool_messages import Answered, Asked, Missing, Outcome
+from zograd.evaluate._replica import Around, Change, Replica, key_of
 
 EVERY_ROW = 2**62
 
 BOXES_KEPT = 4
+
+_one_network = threading.Lock()
+"""Threads of one process share torch's random numbers, from which dropout masks are drawn."""
 
 
 @final
@@ -83,61 +87,6 @@ class Progress:
         self._memory.close()
 
 
-@final
-class Asked(NamedTuple):
-    """What a worker is asked: the black box by its key, and points row by row, at once, or as `Probes`.
-
-    Args:
-        key: Of the black box.
-        points: Shape (n, d) as an array, or `Probes`.
-        dtype: Of the points.
-        seeds: One for each row that is called by itself, or one for all.
-        each: Whether each row is called by itself.
-    """
-
-    key: str
-    points: Any
-    dtype: torch.dtype
-    seeds: list[int]
-    each: bool
-
-
-@final
-class Outcome(NamedTuple):
-    """How one call ended.
-
-    Args:
-        status: As in `Finished`, or ``"argument"`` for a mistake of the caller's.
-        seconds: Wall time.
-        values: An array of shape (rows, *out), a float for one number of one row, or ``None``.
-        error: What went wrong.
-        exception: The exception, pickled where it could be.
-        outputs: How one output is laid out, where that is known and is not one number.
-    """
-
-    status: Status | str
-    seconds: float
-    values: Any = None
-    error: str = ""
-    exception: bytes = b""
-    outputs: Outputs | None = None
-
-
-@final
-class Answered(NamedTuple):
-    """What a worker answers: one outcome a call."""
-
-    outcomes: list[Outcome]
-
-
-def asked_of(key: str, points: Tensor | Probes, seeds: list[int], each: bool) -> Asked:
-    """A task as it travels: by value, whatever device it comes from."""
-    if isinstance(points, Probes):
-        return Asked(key, points, points.center.dtype, seeds, each)
-    narrow = points.dtype in (torch.float32, torch.float64)
-    return Asked(key, (points if narrow else points.double()).cpu().numpy(), points.dtype, seeds, each)
-
-
 def answer(box: BlackBox, asked: Asked, started: Callable[[int], bool] = lambda row: True) -> Answered:
     """Evaluate a task here.
 
@@ -167,7 +116,11 @@ def answer(box: BlackBox, asked: Asked, started: Callable[[int], bool] = lambda 
 
 def _calls(box: BlackBox, asked: Asked) -> list[Callable[[], Any]]:
     """The calls of a task, to be made; what they need of torch is done for all of them together."""
-    points = asked.points if isinstance(asked.points, Probes) else torch.from_numpy(asked.points).to(asked.dtype)
+    points = asked.points
+    if isinstance(points, Around):
+        points = points.probes(box.center)  # type: ignore[attr-defined]
+    elif not isinstance(points, Probes):
+        points = torch.from_numpy(points).to(asked.dtype)
     if isinstance(points, Tensor) and asked.each and type(box).each is not BlackBox.each:
         return [partial(_row, call) for call in box.each(points)]
     ask: Callable[[Any], Tensor] = box.probe if isinstance(points, Probes) else box
@@ -238,27 +191,41 @@ class Boxes:
     """The black boxes that a worker has been sent, the last few of them, or the reason why one cannot be had."""
 
     def __init__(self) -> None:
-        self._known: dict[str, BlackBox | str] = {}
+        self._known: dict[str, BlackBox | Replica | str] = {}
 
     def learn(self, key: str, pickled: bytes) -> None:
-        """Keep one, and forget the oldest."""
+        """Keep one in the place of its version before, and forget the oldest; a change of what is not known is not."""
+        try:
+            sent = pickle.loads(pickled)
+            if isinstance(sent, Change):
+                before = self._known.pop(key_of(sent.session, sent.base), None)
+                if sent.base >= 0 and not isinstance(before, Replica):
+                    return
+                replica = before if isinstance(before, Replica) else Replica()
+                with _one_network:
+                    replica.apply(sent)
+                self._keep(key, replica)
+            else:
+                box = cloudpickle.loads(sent[0])
+                if sent[1]:
+                    box.parameters = cloudpickle.loads(sent[1])
+                self._keep(key, box)
+        except Exception as error:
+            self._keep(key, f"the program cannot be loaded in a worker: {type(error).__name__}: {error}")
+
+    def _keep(self, key: str, box: "BlackBox | Replica | str") -> None:
         while len(self._known) >= BOXES_KEPT:
             del self._known[next(iter(self._known))]
-        try:
-            whole, parts = pickle.loads(pickled)
-            box = cloudpickle.loads(whole)
-            if parts:
-                box.parameters = cloudpickle.loads(parts)
-            self._known[key] = box
-        except Exception as error:
-            self._known[key] = f"the program cannot be loaded in a worker: {type(error).__name__}: {error}"
+        self._known[key] = box
 
     def knows(self, key: str) -> bool:
         """Whether it has been sent."""
         return key in self._known
 
-    def answer(self, asked: Asked, started: Callable[[int], bool] = lambda row: True) -> Answered | str:
+    def answer(self, asked: Asked, started: Callable[[int], bool] = lambda row: True) -> Answered | Missing | str:
         """Evaluate a task, every row from its own seed; or say why not."""
+        if asked.key not in self._known:
+            return Missing(tuple(self._known))
         box = self._known[asked.key]
         if isinstance(box, str):
             return box
@@ -267,6 +234,9 @@ class Boxes:
             seeded(asked.seeds[row])
             return started(row)
 
+        if isinstance(box, Replica):
+            with _one_network, box.settings.applied():
+                return answer(box.loss, asked, begin)
         return answer(box, asked, begin)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zograd._backward import chosen_parameters
 from zograd._checks import instance, one_of, positive, require
 from zograd.blackbox import Stage
+from zograd.evaluate import Evaluator
 from zograd.nn._call import Inquiry
 from zograd.nn._plan import Method, Plan
 
@@ -24,6 +25,7 @@ def backward(
     step: float | Tensor | None = None,
     autograd: bool = False,
     stages: Sequence[Stage] | None = None,
+    evaluator: Evaluator | None = None,
 ) -> Tensor:
     r"""The gradient of a network's loss into ``.grad``, for the price of a few forward passes, from function values.
 
@@ -71,6 +73,8 @@ def backward(
             the model, ``stages[-1](...stages[0](inputs))``. Coordinates of a stage run that stage and those after it,
             whatever Python is in them, from its kept input (`zograd.blackbox.StagedLoss`). An ``nn.Sequential`` gives
             its parts by itself.
+        evaluator: Who moves the coordinates of ``"reuse"`` and ``"plain"``, as for `zograd.backward`: a `zograd.Pool`,
+            `zograd.evaluate.Ranks`. Contraction is done here.
 
     Returns:
         The loss before the step, detached, shape ().
@@ -98,7 +102,11 @@ def backward(
           from one difference).
         - Griewank and Walther, Evaluating derivatives, 2008, chapters 3 and 8 (the order of elimination).
     """
-    return _plan(model, loss_fn, inputs, parameters, active, method, step, autograd, stages).backward()
+    if evaluator is not None:
+        instance("evaluator", evaluator, Evaluator, "an Evaluator", "Leave it out to run in this process.")
+        hint = "What stages keep is in this process; workers would run whole passes."
+        require(stages is None, "stages", "be left out with an evaluator", stages, hint)
+    return _plan(model, loss_fn, inputs, parameters, active, method, step, autograd, stages).backward(evaluator)
 
 
 def plan(

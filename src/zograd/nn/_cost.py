@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from zograd.blackbox.graph import Node, Ref, Tape
+from zograd.blackbox.graph import Node, Tape, flops
 from zograd.nn._contraction import rule_of
 from zograd.nn._opaque import Operation
 from zograd.nn._pointwise import ADDITIVE, HOMOGENEOUS, LINEAR_AT, pointwise
@@ -52,19 +52,6 @@ class Price:
     def times(self, number: int) -> "Price":
         """So many of them, one after the other."""
         return Price(self.queries * number, self.flops * number, self.memory, self.seconds * number)
-
-
-def flops(node: Node, values: Sequence[Tensor]) -> float:
-    """Of running a node once: two for each product, one for each element of anything else."""
-    shapes = [values[a.value].shape if isinstance(a, Ref) else None for a in node.args]
-    written = sum(values[place].numel() for place in node.outputs if place is not None)
-    if node.name == "convolution" and shapes[0] is not None and shapes[1] is not None:
-        many = shapes[0].numel() if node.args[6] else written
-        return 2.0 * many * (shapes[1].numel() // shapes[1][0])
-    inner = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}.get(node.name)
-    if inner is not None and shapes[inner] is not None:
-        return 2.0 * written * shapes[inner][-1]  # type: ignore[index]
-    return float(written)
 
 
 def measured(tape: Tape) -> list[Price]:

@@ -15,7 +15,7 @@ from zograd._typing import Vector
 from zograd.blackbox import ModuleLoss, ModuleState, Stage, StagedLoss, TracedLoss, own_stages
 from zograd.blackbox.graph import Replay, Tape
 from zograd.estimators import CoordinateGradient
-from zograd.evaluate import FailurePolicy
+from zograd.evaluate import Evaluator, FailurePolicy
 from zograd.nn._call import Inquiry
 from zograd.nn._contraction import obstacle, sensitivities
 from zograd.nn._cost import Price, backwards, measured
@@ -138,8 +138,11 @@ class Plan:
         behind = {id(node) for node in tape.needed([tape.parameters[which]])}
         return next((said for at, said in self._obstacles.items() if id(tape.nodes[at]) in behind), "")
 
-    def backward(self) -> Tensor:
+    def backward(self, evaluator: Evaluator | None = None) -> Tensor:
         """Find the gradient, add it to ``.grad``, and return the loss, shape ().
+
+        Args:
+            evaluator: Who moves coordinates one by one, where that is to be done; this process by default.
 
         Warns when coordinates have to be found one by one though it was not asked for.
 
@@ -154,7 +157,7 @@ class Plan:
         with torch.no_grad():
             try:
                 loss, after = self._forward()
-                gradient, rows = self._gradient(loss)
+                gradient, rows = self._gradient(loss, evaluator)
             except BaseException:
                 self._before.restore()
                 raise
@@ -173,7 +176,7 @@ class Plan:
         self._before.restore()
         return finite_loss(loss, FailurePolicy()), after
 
-    def _gradient(self, loss: Tensor) -> tuple[Vector, int]:
+    def _gradient(self, loss: Tensor, evaluator: Evaluator | None) -> tuple[Vector, int]:
         """The gradient in the flat vector, and the rows of the probes."""
         asked = self._asked()
         ways = [self.way(which) if which in asked else "none" for which in range(len(self.box.parameters))]
@@ -206,7 +209,7 @@ class Plan:
             estimator = CoordinateGradient(step=self.step, active=rest)
             reused = self._staged or self._traced if "reuse" in ways else None
             box = (lambda: reused) if reused is not None else None
-            gradient += estimated(self.box, estimator, FailurePolicy(), torch.Generator(), loss, box)
+            gradient += estimated(self.box, estimator, FailurePolicy(), torch.Generator(), loss, box, evaluator)
         return gradient, 2 * len(rest)
 
     def _asked(self) -> set[int]:

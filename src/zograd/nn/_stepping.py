@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from zograd._backward import backward as estimate
-from zograd._checks import require
+from zograd._checks import instance, require
 from zograd._errors import EvaluationError
 from zograd.estimators import GradientEstimator
+from zograd.evaluate import Evaluator
 from zograd.nn._backward import backward
 from zograd.nn._batches import moved, samples
 from zograd.nn._masks import Active, Masks
@@ -32,6 +33,7 @@ class Stepping:
         gradient: How the gradient is found.
         masks: What draws the active coordinates, or None.
         generator: What estimators and masks draw from.
+        evaluator: Who moves coordinates and directions; this process by default.
     """
 
     def __init__(
@@ -42,7 +44,13 @@ class Stepping:
         gradient: Way,
         masks: Masks | None,
         generator: torch.Generator,
+        evaluator: Evaluator | None = None,
     ) -> None:
+        if evaluator is not None:
+            instance("evaluator", evaluator, Evaluator, "an Evaluator", "Leave it out to run in this process.")
+        alone = gradient in ("autograd", "contraction") or isinstance(optimizer, SeededDescent)
+        hint = "Only probes can be shared out: take an estimator, or 'reuse'."
+        require(evaluator is None or not alone, "evaluator", "be None with this gradient or optimiser", evaluator, hint)
         good = gradient in WAYS if isinstance(gradient, str) else isinstance(gradient, GradientEstimator)
         hint = "Take 'auto', or an estimator such as zo.RandomGradient()."
         require(good, "gradient", "be an estimator or one of " + ", ".join(map(repr, WAYS)), gradient, hint)
@@ -51,6 +59,7 @@ class Stepping:
         require(masks is None or by_coordinate, "masks", "be None with this estimator or optimiser", masks, hint)
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
         self.gradient, self.masks, self.generator = gradient, masks, generator
+        self.evaluator = evaluator
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.active: Active | None = None
 
@@ -121,13 +130,14 @@ class Stepping:
             loss.backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
 
-        def of_output(output: Any) -> Any:
-            return self.loss_fn(output, targets)
+        of_output = _OfOutput(self.loss_fn, targets)
 
         if isinstance(self.gradient, GradientEstimator):
-            return float(estimate(self.model, of_output, inputs, estimator=self.gradient, generator=self.generator))
+            drawing: dict[str, Any] = {"generator": self.generator, "evaluator": self.evaluator}
+            return float(estimate(self.model, of_output, inputs, estimator=self.gradient, **drawing))
         index = None if self.active is None else self.active.index
-        return float(backward(self.model, of_output, inputs, active=index, method=self.gradient))
+        asked: dict[str, Any] = {"active": index, "method": self.gradient, "evaluator": self.evaluator}
+        return float(backward(self.model, of_output, inputs, **asked))
 
     def _masked(self, masks: Masks, active: Active) -> None:
         """A step in which parameters and the optimiser's state are touched where they are active only."""
@@ -156,3 +166,14 @@ class Stepping:
         state = self.optimizer.state.get(p, {})
         found = {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == p.shape}
         return {k: v.clone() for k, v in found.items()} if copy else found
+
+
+@final
+class _OfOutput:
+    """The loss of outputs alone: what may travel to a worker, without the trainer."""
+
+    def __init__(self, loss_fn: Loss, targets: Any) -> None:
+        self.loss_fn, self.targets = loss_fn, targets
+
+    def __call__(self, output: Any) -> Any:
+        return self.loss_fn(output, self.targets)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zograd._checks import count, instance, one_of, positive, require
 from zograd._errors import RunError
+from zograd.evaluate import Evaluator
 from zograd.nn import _batches as data_
 from zograd.nn import _checkpoint as checkpoint
 from zograd.nn._batches import Data
@@ -61,6 +62,8 @@ class Trainer:
         optimizer: Any torch optimiser over the model's parameters, or `SeededDescent`, which needs no gradient.
         gradient: ``"auto"``, ``"contraction"``, ``"reuse"``, ``"plain"``: the methods of `zograd.nn.backward`; an
             estimator such as ``zo.RandomGradient(32)`` for `zograd.backward`; ``"autograd"`` for comparison.
+        evaluator: Who runs the probes of an estimator, ``"reuse"`` or ``"plain"``, as for `zograd.backward`. A training
+            that is resumed may have another, and ends with the same bits.
         masks: Only so many coordinates are differentiated at a time: `RandomMasks`, `ImportanceMasks`. Parameters and
             the optimiser's state (momentum) are touched where they are active, and nowhere else.
         scheduler: A learning-rate scheduler of the optimiser.
@@ -94,6 +97,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         *,
         gradient: Way = "auto",
+        evaluator: Evaluator | None = None,
         masks: Masks | None = None,
         scheduler: Any = None,
         schedule: Literal["epoch", "step"] = "epoch",
@@ -116,7 +120,7 @@ class Trainer:
         self.tensorboard, self.progress = tensorboard, progress
         self.seed = instance("seed", seed, int, "a whole number")
         self._order, drawing = (torch.Generator().manual_seed(seed + at) for at in (0, 2**31))
-        self._stepping = Stepping(model, loss_fn, optimizer, gradient, masks, drawing)
+        self._stepping = Stepping(model, loss_fn, optimizer, gradient, masks, drawing, evaluator)
         self._running = [0.0, 0.0, 0.0]  # the losses of this epoch, added up; samples; seconds
         self._batch = 0  # those done of this epoch
         self._start: dict[str, Any] | None = None  # the random numbers that this epoch began with

@@ -4,6 +4,7 @@ from zograd.blackbox.graph._narrow import Narrow
 from zograd.blackbox.graph._recorder import Recorder, UntraceableError, record, recorder
 from zograd.blackbox.graph._replay import Replay, stacked
 from zograd.blackbox.graph._tape import Node, Ref, Tape, fill
+from zograd.blackbox.graph._work import Work, flops
 
 __all__ = [
     "Narrow",
@@ -13,7 +14,9 @@ __all__ = [
     "Replay",
     "Tape",
     "UntraceableError",
+    "Work",
     "fill",
+    "flops",
     "record",
     "recorder",
     "stacked",

@@ -83,9 +83,12 @@ def narrow_difference(
     (at,) = places
     if node.name == "convolution":
         return _convolution(node, values, moved, at)
-    if node.name in CHANNELWISE or torch.Tag.pointwise in getattr(node.op, "tags", ()):
-        return _channel(node, values, moved, at, used)
-    return None
+    return _channel(node, values, moved, at, used) if passes_one_channel(node) else None
+
+
+def passes_one_channel(node: Node) -> bool:
+    """Whether each channel of its output comes from the same channel of its arguments."""
+    return node.name in CHANNELWISE or torch.Tag.pointwise in getattr(node.op, "tags", ())
 
 
 def _convolution(node: Node, values: Sequence[Tensor], moved: Mapping[int, Narrow], at: int) -> tuple[Any, ...] | None:

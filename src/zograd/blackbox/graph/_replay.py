@@ -9,6 +9,7 @@ from torch import Tensor
 from zograd.blackbox.graph._delta import difference
 from zograd.blackbox.graph._narrow import Narrow, narrow_difference, takes_one_channel
 from zograd.blackbox.graph._tape import Node, Tape
+from zograd.blackbox.graph._work import Work, work
 
 
 @final
@@ -55,6 +56,10 @@ class Replay:
         """What one row costs from this parameter on, in elements written."""
         written = [self.tape.values[o].numel() for n, _ in self._path((place,)) for o in n.outputs if o is not None]
         return self.tape.values[place].numel() + sum(written)
+
+    def work(self, place: int, one_channel: bool) -> Work:
+        """What a row costs in time, predicted; ``one_channel`` where its difference is a `Narrow`."""
+        return work((node for node, _ in self._path((place,))), self.tape.values, place, one_channel)
 
     def takes_one_channel(self, place: int) -> bool:
         """Whether each row of a parameter belongs to one channel, so that its difference may be a `Narrow`."""
