@@ -450,3 +450,11 @@ def test_a_network_learns_digits() -> None:
     accuracy = float((model(x).argmax(1) == y).float().mean())
     assert losses[-1] < 0.5 * losses[0]
     assert accuracy > 0.6
+
+
+def test_stages_are_of_this_process():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    given = {"stages": list(model), "evaluator": zo.evaluate.InProcess()}
+    for backward in (zo.backward, zo.nn.backward):
+        with pytest.raises(zo.ArgumentError, match="`stages` must be left out with an evaluator"):
+            backward(model, torch.sum, torch.ones(4, 2), **given)
