@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"estimators", "blackbox"},
     {"evaluate"},
     {"_differentiable", "_backward", "strategies", "optim", "nn"},
-    {"_configuration", "_snapshot", "_record", "_history", "_result", "_terminate", "testing"},
+    {"_configuration", "_snapshot", "_record", "_history", "_result", "_telling", "_terminate", "testing"},
     {"_run"},
     {"_minimize"},
     {"_minimize_least_squares"},

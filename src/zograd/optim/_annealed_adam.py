@@ -25,8 +25,6 @@ UNCLEAR, CLEAR = 2.5, 10.0
 """Probes become longer while half-differences have less than so many noise variances, shorter above so many."""
 CHECKS = 8
 """Evaluations of the last centre in one wave, under noise: their mean is the value of the answer."""
-FRESH: dict[str, Any] = {"checked_at": -1, "settled": None}
-"""After how many steps the centre was last checked, and its mean value where that is the answer."""
 
 
 @final
@@ -64,15 +62,10 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
         count("steps", steps, hint="It is the number of gradients that the budget pays for.")
         torch.optim.Adam.__init__(self, params, lr=TRAVEL / steps**0.5, betas=(0.9, 0.99))
         self.param_groups[0].update(first=TRAVEL / steps**0.5, steps=steps, done=0, widened=1.0, noise=noise)
-        self.param_groups[0].update(FRESH)
+        self.param_groups[0].update(checked_at=-1, settled=None)
         if noise:
             positive("noise", noise, "It is the standard deviation of one value.")
         self._widens = False
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; one of an older version holds no answer yet."""
-        super().load_state_dict(state_dict)
-        self.param_groups[0] = FRESH | self.param_groups[0]
 
     @property
     def trying(self) -> bool:

@@ -56,7 +56,7 @@ class TrialRule(StepRule, ABC):
     @property
     def noise(self) -> float:
         """The standard deviation of one value, as repeated centres tell; 0 for a deterministic program."""
-        return float(self._now.get("noise", 0.0))  # a snapshot of an older version may have none
+        return float(self._now["noise"])
 
     @property
     def answer(self) -> tuple[Vector, float] | None:
