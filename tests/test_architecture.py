@@ -19,12 +19,13 @@ LONGEST_FILE = 500
 # Bottom first. A room imports from the rows below its own, and from itself; `BESIDE` names the exceptions.
 LAYERS: list[set[str]] = [
     {"_errors", "_typing", "_checks", "_arrays"},
-    {"_probes", "_leaves", "_bounds"},
+    {"_probes", "_leaves", "_bounds", "_units"},
     {"_parameters"},
     {"estimators", "blackbox"},
     {"evaluate"},
     {"_differentiable", "_backward", "strategies", "optim", "nn"},
-    {"_configuration", "_snapshot", "_record", "_history", "_result", "_terminate", "testing"},
+    {"_configuration", "_snapshot", "_record", "_history", "_result", "_telling", "_terminate", "testing"},
+    {"_run_file", "_wave"},
     {"_run"},
     {"_minimize"},
     {"_minimize_least_squares"},
@@ -33,7 +34,13 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-BESIDE = {("_checks", "_errors"), ("strategies", "optim"), ("_bounds", "_leaves"), ("nn", "_backward")}
+BESIDE = {
+    ("_checks", "_errors"),
+    ("strategies", "optim"),
+    ("_bounds", "_leaves"),
+    ("_units", "_leaves"),
+    ("nn", "_backward"),
+}
 FACE = "zograd"  # `import zograd`: the public names only
 
 PUBLIC = [

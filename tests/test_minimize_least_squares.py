@@ -256,8 +256,8 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, stop):
 
 
 def test_outputs_are_forgotten_once_snapshots_hold_what_came_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("zograd._run.SNAPSHOT_SECONDS", 0.0)
-    monkeypatch.setattr("zograd._run.SNAPSHOT_SHARE", 1e9)
+    monkeypatch.setattr("zograd._run_file.SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr("zograd._run_file.SNAPSHOT_SHARE", 1e9)
     given = {"goal": decay(TRUTH), "run": tmp_path / "run"}
     short = zo.minimize_least_squares(decay, START, evaluations=25, **given)
     record = zo.read_run(tmp_path / "run")

@@ -4,25 +4,39 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypedDict, final
 
 import numpy as np
 import optree
 import torch
 from torch import Tensor
 
+from zograd._errors import RunError
 from zograd._parameters import Parameters
-from zograd.evaluate import FailurePolicy
+from zograd.evaluate import Evaluator, FailurePolicy
 from zograd.strategies import Strategy
 
 SHOWN = 8
 """Tensors of up to so many entries are written out, larger ones as a digest."""
 DEEPEST = 50
+LISTED = 6
+"""Differences that an error lists."""
 FREE = ("evaluations", "policy.max_lost")
 """What may be another one when a run goes on."""
+
+
+@final
+class Settings(TypedDict, total=False):
+    """What `Run`, `Run.create` and `Run.resume` have in common; their meanings are with `Run`."""
+
+    evaluator: Evaluator | None
+    max_time: float | None
+    target: float | None
+    policy: FailurePolicy | None
 
 
 def configuration_of(strategy: Strategy, policy: FailurePolicy, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -60,6 +74,23 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[st
         if before.get(key) != after.get(key)
     ]
     return tuple(sorted(lines, key=lambda line: (line.startswith("start"), "digest" in line)))
+
+
+def must_be_same(directory: str | os.PathLike[str], recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run under other settings.
+
+    Raises:
+        RunError: When one is another; it lists them.
+    """
+    changed = differences(recorded, now)
+    if changed:
+        more = f"; and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
+        raise RunError(
+            f"the configuration of {directory} must be the recorded one, found other settings: "
+            f"{'; '.join(changed[:LISTED])}{more}. Pass the recorded ones, or another run=.",
+            path=directory,
+            differences=changed,
+        )
 
 
 def described(value: Any) -> Any:

@@ -16,6 +16,7 @@ from zograd._parameters import Parameters
 from zograd._record import read_run
 from zograd._result import Result
 from zograd._run import Run
+from zograd._telling import telling
 from zograd._terminate import Terminated, terminable
 from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
 from zograd.estimators import GradientEstimator
@@ -96,7 +97,8 @@ def minimize(
             never interrupted; only ``evaluations``, ``max_time``, ``target``, ``max_lost`` and who evaluates may be
             others. See `Run`.
         seed: Same seed, same program: same result, bit for bit.
-        progress: ``True`` shows a progress line, ``False`` none; by default one appears on a terminal after two
+        progress: ``True`` shows a progress line with the best value and how good the gradients are (signal-to-noise
+            S/N, or R² of a surrogate's forecast), ``False`` none; by default one appears on a terminal after two
             seconds.
 
     Returns:
@@ -183,7 +185,7 @@ def minimized(
         begin = Run.resume if is_there else Run.create
         going = begin(run, strategy, blackbox, configuration=settings, **options)
     where = _where(run, going)
-    kept = Steps()
+    kept, told = Steps(), ""
 
     def result(ending: str) -> Result:
         status, sentence = ENDINGS.get(ending, (-2, ending))
@@ -218,7 +220,8 @@ def minimized(
                     if run is None:
                         kept.append(step)
                     bar.update(step.evaluations - bar.n)
-                    bar.set_postfix_str(f"best {step.best_value:.6g}", refresh=False)
+                    told = telling(step.diagnostics) or told  # a trial step tells nothing new of the gradient
+                    bar.set_postfix_str(", ".join(filter(None, (f"best {step.best_value:.6g}", told))), refresh=False)
                     if callback is not None and _says_stop(callback, result("budget")):
                         going.close("callback")
                         return result("callback")

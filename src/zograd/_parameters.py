@@ -16,6 +16,7 @@ from zograd._checks import require
 from zograd._errors import ArgumentError
 from zograd._leaves import LARGEST, leaf_of, shape_of
 from zograd._typing import Points, Vector
+from zograd._units import Units
 
 
 @final
@@ -150,7 +151,12 @@ class Parameters:
                 lower[place], upper[place] = (leaf.rounded(torch.from_numpy(side)) for side in pair[:2])
             if leaf.whole is not None:
                 least[place], most[place] = leaf.whole
-        self._lay_out(self._read("x0", values), lower, upper, least, most, log, unit, integer)
+        self._units = units = Units(
+            self._read("x0", values), lower, upper, least, most, log, unit, integer,
+            name=self.name, rounded=self._rounded,
+        )  # fmt: skip
+        self.lower, self.upper = units.lower, units.upper
+        self.initial, self.granularity = units.initial, units.granularity
 
     def encode(self, structure: Any) -> Vector:
         """The vector of a structure like x0: shape (d,).
@@ -170,8 +176,8 @@ class Parameters:
                 found=structure,
             ) from error
         numbers = self._read("structure", values)
-        self._check("structure", numbers)
-        return self._encoded(numbers)
+        self._units.check("structure", numbers)
+        return self._units.encoded(numbers)
 
     def decode(self, vector: Vector) -> Any:
         """The structure that a vector stands for, clipped into the bounds.
@@ -184,7 +190,7 @@ class Parameters:
         """
         if vector.shape != self._shape:  # worded only when it fails: decoding is what every evaluation pays
             require(False, "vector", f"have shape ({self.dimension},)", vector)
-        values = self._values(vector)
+        values = self._units.values(vector)
         singles: list[float] = []
         if self._has_singles:
             singles = (values if self._singles is None else values[self._singles]).tolist()
@@ -200,7 +206,7 @@ class Parameters:
             ArgumentError: When the shape is another, or a row is not finite and there are integers or choices.
         """
         self._must_fit(points)
-        values = self._values(points)
+        values = self._units.values(points)
         singles: list[list[float]] = [[]] * len(points)
         if self._has_singles:
             singles = (values if self._singles is None else values[:, self._singles]).tolist()
@@ -221,7 +227,7 @@ class Parameters:
             ArgumentError: When the shape is another, or a row is not finite and there are integers or choices.
         """
         self._must_fit(points)
-        values = self._values(points)
+        values = self._units.values(points)
         return self._tree.unflatten([leaf.many(values) for leaf in self._leaves])
 
     def clip(self, points: Tensor) -> Tensor:
@@ -232,12 +238,12 @@ class Parameters:
         """
         if points.shape[-1:] != self._shape:
             require(False, "points", f"have {self.dimension} entries a row", points)
-        return points.clamp(self.lower.to(points), self.upper.to(points)) if self._clips else points
+        return self._units.clip(points)
 
     @property
     def bounded(self) -> Tensor:
         """Which entries have both bounds: bool, shape (d,)."""
-        return self._bounded
+        return self._units.bounded
 
     @property
     def fixed(self) -> Tensor:
@@ -247,7 +253,8 @@ class Parameters:
     @property
     def integer(self) -> Tensor:
         """Which entries are whole numbers or choices: bool, shape (d,)."""
-        return self._integer if self._integer is not None else torch.zeros_like(self.fixed)
+        integer = self._units.integer
+        return integer if integer is not None else torch.zeros_like(self.fixed)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -278,8 +285,8 @@ class Parameters:
         return f"Parameters(dimension={self.dimension})\n" + "\n".join(f"  {line}" for line in lines)
 
     def _row(self, entry: int) -> tuple[str, ...]:
-        leaf = self._leaves[bisect.bisect_right(self._starts, entry) - 1]
-        value, lower, upper = (float(vector[entry]) for vector in (self._start, self._least, self._most))
+        leaf, units = self._leaves[bisect.bisect_right(self._starts, entry) - 1], self._units
+        value, lower, upper = (float(vector[entry]) for vector in (units.start, units.least, units.most))
         kind, shown = "integer" if self.integer[entry] else "real", f"{value:.6g}"
         nowhere = LARGEST if kind == "integer" else math.inf
         bounds = f"[{lower:.6g}, {upper:.6g}]" if max(lower, -upper) > -nowhere else "-"
@@ -287,8 +294,8 @@ class Parameters:
             kind, shown, bounds = "choice", repr(leaf.options[int(value)]), " | ".join(map(str, leaf.options))
         if self.fixed[entry]:
             return self.name(entry), "fixed", shown, bounds, "-", "-"
-        width = float(self._width[entry])
-        if self._log is not None and self._log[entry]:
+        width = float(units.width[entry])
+        if units.log is not None and units.log[entry]:
             return self.name(entry), kind, shown, bounds, "log", f"x {math.exp(width):.6g}"
         return self.name(entry), kind, shown, bounds, "linear", f"{width:.6g}"
 
@@ -302,126 +309,9 @@ class Parameters:
         pairs = zip(self._leaves, values, strict=True)
         return torch.cat([leaf.read(argument, value).to(self.device) for leaf, value in pairs])
 
-    def _lay_out(
-        self,
-        start: Vector,
-        lower: Vector,
-        upper: Vector,
-        least: Vector,
-        most: Vector,
-        log: Tensor,
-        unit: Vector,
-        integer: Tensor,
-    ) -> None:
-        """Find the map between values and vector.
-
-        Args:
-            start: The values of x0.
-            lower: The lower bounds, in the units of x0.
-            upper: The upper bounds.
-            least: What the dtypes can hold: it clips, and does not count as a bound.
-            most: The same, above.
-            log: Which entries have a log scale.
-            unit: One unit, where it was given, else NaN.
-            integer: Which entries are whole numbers.
-        """
-        lower, upper, least, most, log, unit, integer = (
-            each.to(self.device) for each in (lower, upper, least, most, log, unit, integer)
-        )
-        least = torch.where(integer & log, least.clamp(min=1.0), least)
-        lower, upper = torch.where(integer, lower.ceil(), lower), torch.where(integer, upper.floor(), upper)
-        self._refuse(lower > upper, "bounds", "leave a whole number within them", lower)
-        lower = torch.where(lower.isfinite(), lower.maximum(least), lower)
-        upper = torch.where(upper.isfinite(), upper.minimum(most), upper)
-        self._start, self._least, self._most = start, lower.maximum(least), upper.minimum(most)
-        self._integer = integer if bool(integer.any()) else None
-        self._log = log if bool(log.any()) else None
-        self._check("x0", start)
-        hint = "Give a bound above zero, None, or a linear scale."
-        self._refuse(log & (lower <= 0) & lower.isfinite(), "bounds", "be positive on a log scale", lower, hint)
-
-        fixed = lower == upper
-        half = 0.5 * integer
-        both = lower.isfinite() & upper.isfinite()
-        low, high = (_logged(side, log) for side in (lower - half, upper + half))
-        # A hair wider than the bounds where rounding would fall short of them: clipping then returns them exactly.
-        slack = 4 * torch.finfo(torch.float64).eps * (1.0 + low.abs() + high.abs())
-        low, high = torch.where(both & log, low - slack, low), torch.where(both & log, high + slack, high)
-        width = torch.where(both, high - low, torch.where(log, math.log(10.0), 1.0))
-        width = torch.where(both & (low + width < high), width.nextafter(high), width)
-        self._width = torch.where(fixed, 1.0, torch.where(unit.isnan(), width, unit))
-        self._shift = torch.where(fixed, _logged(start, log), torch.where(both, low, 0.0))
-        self._refuse(self._width.isinf(), "bounds", "be a finite distance apart", upper, "Pass None for no bound.")
-
-        ends = (_logged(side, log) for side in (self._least - half, self._most + half))
-        below, above = ((end - self._shift) / self._width for end in ends)
-        unity = both & unit.isnan()
-        self.lower = torch.where(fixed | unity, 0.0, below)
-        self.upper = torch.where(fixed, 0.0, torch.where(unity, 1.0, above))
-        self._bounded = both
-        self._clips = bool((self._least.isfinite() | self._most.isfinite()).any())
-        self._moves = bool((self._width != 1.0).any() or (self._shift != 0.0).any())
-        step = (_logged(start + half, log) - _logged(start - half, log)) / self._width
-        self.granularity = torch.where(integer & ~fixed, step, 0.0)
-
-        self.initial = self._encoded(start)
-        self._restores = False
-        there, back = start.cpu(), self._values(self.initial).cpu()
-        places = (slice(leaf.start, leaf.start + leaf.size) for leaf in self._leaves)
-        rounded = [leaf.rounded(back[place]) for leaf, place in zip(self._leaves, places, strict=True)]
-        self._restores = not torch.equal(torch.cat(rounded), there)
-
-    def _encoded(self, numbers: Vector) -> Vector:
-        logged = numbers if self._log is None else _logged(numbers, self._log)
-        return self.clip((logged - self._shift) / self._width)
-
-    def _values(self, points: Tensor) -> Tensor:
-        """The values that points stand for, in float64, clipped and rounded; never the same memory."""
-        vector = points.to(self.device, torch.float64)
-        values = torch.addcmul(self._shift, self._width, vector) if self._moves else vector
-        if self._log is not None:
-            values = torch.where(self._log, torch.where(self._log, values, 0.0).exp(), values)
-        if self._restores:
-            values = self._restored(vector, values)
-        if self._integer is not None:
-            finite = bool(values.isfinite().all())
-            require(finite, "points", "be finite, for there are integers or choices among the parameters", points)
-            values = torch.where(self._integer, values.round(), values)
-        if self._clips:
-            values = values.clamp(self._least, self._most)
-        return values.clone() if values is points else values
-
-    def _restored(self, vector: Tensor, values: Tensor) -> Tensor:
-        """Give x0 back what rounding takes from it on the way there and back; derivatives stay as they are."""
-        if vector.ndim == 1:
-            try:
-                return values - values.detach() + self._start if torch.equal(vector, self.initial) else values
-            except RuntimeError:  # torch.vmap has no rule for this comparison, which costs a quarter of the other
-                pass
-        there = (vector == self.initial).all(-1, keepdim=True)
-        if vector.ndim > 1 and not there.any():
-            return values
-        return torch.where(there, values - values.detach() + self._start, values)
-
-    def _check(self, argument: str, numbers: Vector) -> None:
-        """Refuse values that are not finite, not whole, not positive or outside the bounds."""
-        self._refuse(~numbers.isfinite(), argument, "be finite", numbers)
-        if self._integer is not None:
-            broken = self._integer & ((numbers != numbers.round()) | (numbers.abs() > LARGEST))
-            self._refuse(broken, argument, "be a whole number", numbers, "It is listed as an integer.")
-        if self._log is not None:
-            self._refuse(self._log & (numbers <= 0), argument, "be positive on a log scale", numbers)
-        outside = (numbers < self._least) | (numbers > self._most)
-        if bool(outside.any()):
-            entry = int(outside.byte().argmax())
-            within = f"lie within its bounds [{float(self._least[entry]):.17g}, {float(self._most[entry]):.17g}]"
-            self._refuse(outside, argument, within, numbers, "Move the value inside, or widen the bounds.")
-
-    def _refuse(self, bad: Tensor, argument: str, must: str, numbers: Vector, hint: str = "") -> None:
-        """Raise for the first bad entry, by name."""
-        if bool(bad.any()):
-            entry = int(bad.byte().argmax())
-            require(False, argument, f"{must} at {self.name(entry)!r}", float(numbers[entry]), hint)
+    def _rounded(self, values: Vector) -> Vector:
+        """Values as the dtypes of their leaves hold them."""
+        return torch.cat([leaf.rounded(values[leaf.start : leaf.start + leaf.size]) for leaf in self._leaves])
 
 
 def _opened(structure: Any) -> Any:
@@ -429,8 +319,3 @@ def _opened(structure: Any) -> Any:
     if not isinstance(structure, nn.Module):
         return structure
     return {name: weight.detach() for name, weight in structure.named_parameters() if weight.requires_grad}
-
-
-def _logged(numbers: Tensor, log: Tensor) -> Tensor:
-    """The logarithm where the scale is logarithmic; -inf for what has none."""
-    return torch.where(log, numbers.clamp(min=0.0).log(), numbers)

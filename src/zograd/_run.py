@@ -9,48 +9,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict, Unpack, final
-
-import torch
+from typing import Any, Unpack, final
 
 from zograd._checks import count, positive
-from zograd._configuration import configuration_of, differences
-from zograd._errors import EvaluationError, GradientError, RunError
+from zograd._configuration import Settings, configuration_of, must_be_same
+from zograd._errors import EvaluationError, RunError
 from zograd._probes import Probes
 from zograd._record import Record
-from zograd._snapshot import BROKEN, pack, unpack
+from zograd._run_file import RunFile
 from zograd._typing import Values
+from zograd._wave import Wave
 from zograd.blackbox import BlackBox
-from zograd.evaluate import (
-    Collector,
-    Evaluator,
-    FailurePolicy,
-    InProcess,
-    Journal,
-    Journaled,
-    Tally,
-    last_words,
-    loaded,
-    read,
-)
+from zograd.evaluate import Evaluator, FailurePolicy, InProcess, Journal, Journaled, Tally
 from zograd.strategies import Step, Strategy
-
-SNAPSHOT_SECONDS = 2.0
-"""What a resumed run has to do again, at most: its own arithmetic of so many seconds, and no evaluation."""
-SNAPSHOT_SHARE = 0.02
-"""The share of the time that taking snapshots may cost."""
-SHOWN = 6
-"""Differences that an error lists."""
-
-
-@final
-class Settings(TypedDict, total=False):
-    """What `Run`, `Run.create` and `Run.resume` have in common; their meanings are with `Run`."""
-
-    evaluator: Evaluator | None
-    max_time: float | None
-    target: float | None
-    policy: FailurePolicy | None
 
 
 @final
@@ -113,12 +84,10 @@ class Run(Iterator[Step]):
         self.stopped = ""
         self._started = time.perf_counter()
         self._seconds_before = 0.0
-        self._journal: Journal | None = None
+        self._file: RunFile | None = None
         self._told = 0
         self._lost: Counter[str] = Counter()
         self._replaying = False
-        self._best: float | None = None
-        self._snapshot_at, self._snapshot_cost = time.monotonic(), 0.0
 
     @classmethod
     def create(
@@ -195,15 +164,7 @@ class Run(Iterator[Step]):
             recorded = journal.configuration
             budget = evaluations if evaluations is not None else int(recorded.get("evaluations", 1))
             run = cls(strategy, blackbox, evaluations=budget, **settings)
-            changed = differences(recorded, configuration_of(strategy, run.policy, configuration))
-            if changed:
-                more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-                raise RunError(
-                    f"the configuration of {directory} must be the recorded one, found other settings: "
-                    f"{'; '.join(changed[:SHOWN])}{more}. Pass the recorded ones, or another run=.",
-                    path=directory,
-                    differences=changed,
-                )
+            must_be_same(directory, recorded, configuration_of(strategy, run.policy, configuration))
             run._attach(journal)
             run._restore()
         except BaseException:
@@ -219,12 +180,12 @@ class Run(Iterator[Step]):
     @property
     def resumed(self) -> bool:
         """Whether an earlier session has worked on it."""
-        return self._journal is not None and self._journal.sessions > 0
+        return self._file is not None and self._file.journal.sessions > 0
 
     @property
     def salvaged(self) -> str:
         """What was wrong with a damaged file, of which this run goes on with what could be read; else empty."""
-        return self._journal.salvaged if self._journal is not None else ""
+        return self._file.journal.salvaged if self._file is not None else ""
 
     @property
     def record(self) -> Record:
@@ -233,12 +194,9 @@ class Run(Iterator[Step]):
         Raises:
             RunError: When the run has none.
         """
-        if self._journal is None:
+        if self._file is None:
             raise RunError("a run must have a file for this, found one in memory. Make it with zograd.Run.create.")
-        if not self._journal.closed:
-            with contextlib.suppress(RunError):
-                self._journal.flush()
-        return Record(self._journal.path.parent)
+        return self._file.record
 
     def close(self, stopped: str = "closed") -> None:
         """Write everything and let another writer in; nothing for a run in memory. It can be resumed.
@@ -246,12 +204,12 @@ class Run(Iterator[Step]):
         Raises:
             RunError: When the writing fails.
         """
-        if self._journal is None or self._journal.closed:
+        if self._file is None or self._file.journal.closed:
             return
         try:
             self._store(self.stopped or stopped)
         finally:
-            self._journal.close()
+            self._file.journal.close()
 
     def __enter__(self) -> "Run":
         return self
@@ -272,17 +230,17 @@ class Run(Iterator[Step]):
                 by a resumed run.
             RunError: When the file cannot be written, or the recorded points are others than those asked for.
         """
-        if self._journal is not None and self._journal.closed:
+        if self._file is not None and self._file.journal.closed:
             raise StopIteration
         if not self.stopped and self.max_time is not None and self._session_seconds >= self.max_time:
             self.stopped = "time"
         if not self.stopped:
             probes = self.strategy.ask()
-            if self._journal is not None:  # what is known of a wave that was cut short comes again, and counts once
+            if self._file is not None:  # what is known of a wave that was cut short comes again, and counts once
                 self.evaluations = self._told
                 self.tally.counts = self._lost.copy()
             if self.evaluations + len(probes) > self.budget:
-                if self._journal is None and self.evaluations == 0:  # too little for one step: look at what fits
+                if self._file is None and self.evaluations == 0:  # too little for one step: look at what fits
                     self._wave(probes[: self.budget], tell=False)
                 self.stopped = self.stopped or "budget"
         if self.stopped:
@@ -301,43 +259,24 @@ class Run(Iterator[Step]):
         if step is None:
             self.close()
             raise StopIteration
-        if self._journal is not None:
-            self._write(step)
+        if self._file is not None:
+            self._file.write(self.steps, step, self._told, self._lost, self.strategy)
         return step
 
     def _wave(self, probes: Probes, tell: bool = True) -> Step | None:
         """Evaluate and tell; ``None`` where time or target cut the wave short."""
         # What is on record was put up with when it was lost.
         policy = replace(self.policy, max_lost=1.0) if self._replaying else self.policy
-        collector = Collector([probes], policy, shape=self.strategy.shape, tally=self.tally)
-        lost_before = self.tally.total
+        wave = Wave(self.strategy, probes, policy, self.tally)
         self.evaluations += len(probes)
-        came_back = 0
-        values: Values | None = None
         self.evaluator.places = ((self.steps + 1, 0),)
         try:
-            with torch.no_grad():
-                for finished in self.evaluator.stream(self.blackbox, [probes]):
-                    came_back += len(finished.rows)
-                    found = collector.add(finished)
-                    seen = probes.quantity == "value"
-                    if self._enough(self.strategy.losses(found) if seen else found.new_empty(0)):
-                        break
+            wave.evaluate(self.evaluator, self.blackbox, self._enough)
         finally:
-            self.evaluations -= len(probes) - came_back
-            if collector.shape is not None:  # else nothing has come back yet
-                values = collector.values()[0]
-                self.strategy.notice(values)
-        if came_back < len(probes) or not tell:
+            self.evaluations -= len(probes) - wave.came_back
+        if wave.came_back < len(probes) or not tell:
             return None
-        try:
-            step = self.strategy.tell(collector.values()[0] if values is None else values)
-        except GradientError as error:
-            raise EvaluationError(
-                f"No step can be made: {self.tally.total - lost_before} of its {len(probes)} evaluations were lost "
-                f"({self.tally} so far).{last_words(self.tally)} Start where the program works, or pass "
-                f"on_failure=zo.value(number) to count them as a penalty."
-            ) from (self.tally.last.exception if self.tally.last and self.tally.last.exception else error)
+        step = wave.tell()
         self.steps += 1
         self._told += len(probes)
         self._lost = self.tally.counts.copy()
@@ -353,41 +292,31 @@ class Run(Iterator[Step]):
             self.stopped = "time"
         return bool(self.stopped)
 
-    # --- what makes a run durable
-
     @property
     def _session_seconds(self) -> float:
         return time.perf_counter() - self._started
 
     def _attach(self, journal: Journal) -> None:
-        self._journal = journal
+        begun = self._started
+        self._file = RunFile(journal, lambda: time.perf_counter() - begun)  # which must not hold the run itself
         losses = None if self.strategy.shape == () else self.strategy.losses
         self.evaluator = Journaled(self.evaluator, journal, losses)
         weakref.finalize(self, journal.close)
 
     def _restore(self) -> None:
         """The newest snapshot that can be read, then the steps on record since."""
-        journal, evaluator = self._journal, self.evaluator
-        if journal is None or not isinstance(evaluator, Journaled):
+        file, evaluator = self._file, self.evaluator
+        if file is None or not isinstance(evaluator, Journaled):
             return
-        last_stop, self._seconds_before = journal.last_stop
-        fresh = self.strategy.state_dict()
-        for step, evaluations, data in journal.snapshots():
-            try:
-                state = unpack(data)
-                self.strategy.load_state_dict(state["strategy"])
-                self.tally.counts.update({str(status): int(lost) for status, lost in state["lost"].items()})
-            except (*BROKEN, RunError):
-                self.strategy.load_state_dict(fresh)
-                self.tally = Tally()
-                continue
-            self.steps, self.evaluations, self._told = step, evaluations, evaluations
-            self._lost = self.tally.counts.copy()
-            break
-        self._best = self.strategy.best_value
+        last_stop, self._seconds_before = file.journal.last_stop
+        self.steps, self._told, self._lost = file.restore(self.strategy)
+        self.evaluations, self.tally.counts = self._told, self._lost.copy()
+        file.best = self.strategy.best_value
         self._replaying = True
-        while (recorded := journal.recorded_step(self.steps + 1)) is not None:
-            self._compare(recorded, self._wave(self.strategy.ask()))
+        while (recorded := file.journal.recorded_step(self.steps + 1)) is not None:
+            step = self._wave(self.strategy.ask())
+            if step is not None:
+                file.compare(self.steps, recorded, step)
         self._replaying = False
         self.tally.forget()  # the program may have been mended
         if last_stop == "failed":
@@ -395,43 +324,6 @@ class Run(Iterator[Step]):
         if self.target is not None and self.strategy.best_value <= self.target:
             self.stopped = "target"
 
-    def _compare(self, recorded: tuple[Any, ...], step: Step | None) -> None:
-        """Stop where the same values no longer lead to the same step."""
-        journal = self._journal
-        if journal is None or step is None:
-            return
-        number, self._best = self.steps, step.best_value
-        now = (float(step.evaluations), step.value, step.best_value)
-        before = tuple(read(journal.path, loaded, cell) for cell in recorded)
-        if repr(now) != repr(before):
-            raise RunError(
-                f"step {number} must come out as it is on record, found other numbers: evaluations, value and best "
-                f"value were {before}, now they are {now}. The file was changed by other hands, or the optimiser has "
-                f"changed since. Restore the file from a copy, or start a new run.",
-                path=journal.path,
-                differences=(f"step {number}: {before} -> {now}",),
-            )
-
-    def _write(self, step: Step) -> None:
-        """Record a step, and from time to time the state after it."""
-        journal = self._journal
-        if journal is None:
-            return
-        point = step.best_point if step.best_value != self._best else None
-        self._best = step.best_value
-        told = (step.number, step.evaluations, step.value, step.best_value, step.lost)
-        journal.add_step(self.steps, told, step.diagnostics, point)
-        wait = max(SNAPSHOT_SECONDS, self._snapshot_cost / SNAPSHOT_SHARE)
-        if time.monotonic() - self._snapshot_at >= wait:
-            begun = time.monotonic()
-            state = {"strategy": self.strategy.state_dict(), "lost": dict(self.tally.counts)}
-            journal.add_snapshot(self.steps, self._told, pack(state))
-            self._store("")
-            self._snapshot_at = time.monotonic()
-            self._snapshot_cost = self._snapshot_at - begun
-
     def _store(self, stopped: str) -> None:
-        """Write the best so far, how the session ended, and what still waits."""
-        if self._journal is not None:
-            point, value = self.strategy.answer
-            self._journal.end(stopped, self._session_seconds, (point, value) if value != float("inf") else None)
+        if self._file is not None:
+            self._file.store(stopped, self.strategy.answer)

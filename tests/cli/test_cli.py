@@ -370,11 +370,11 @@ def test_the_core_imports_no_extra() -> None:
 
 class TestProgress:
     @staticmethod
-    def result(nfev: int, value: float | None) -> zo.Result:
+    def result(nfev: int, value: float | None, **diagnostics: float) -> zo.Result:
         import torch
 
-        step = zo.Step(1, nfev, value, 0.25, torch.zeros(1))
-        return zo.Result(None, 0.25, nfev, 1, True, 0, "", [step], 0, 2.0)
+        step, trial = (zo.Step(k, nfev, value, 0.25, torch.zeros(1), 0, n) for k, n in ((1, diagnostics), (2, {})))
+        return zo.Result(None, 0.25, nfev, 1, True, 0, "", [step, trial], 0, 2.0)
 
     def test_lines_come_every_few_seconds_where_there_is_no_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import io
@@ -390,10 +390,10 @@ class TestProgress:
             show(self.result(200, 0.5))
             show(self.result(300, 0.5))
             now[0] = 12.0
-            show(self.result(400, None))
+            show(self.result(400, None, signal_to_noise=3.14, half_cosine=0.5))
         assert console.file.getvalue().splitlines() == [
             "200 of 1,000 evaluations, loss 0.5, best 0.25, 100 a second, 8 s left",
-            "400 of 1,000 evaluations, best 0.25, 200 a second, 3 s left",
+            "400 of 1,000 evaluations, best 0.25, S/N 3.1, 200 a second, 3 s left",
         ]
 
     def test_one_line_moves_on_a_terminal(self) -> None:
@@ -407,6 +407,18 @@ class TestProgress:
             time.sleep(0.05)
         shown = console.file.getvalue()
         assert re.search(r"600 of 1,000 loss 0.5, best 0.25 300/s \S+ left", shown)
+
+    @pytest.mark.parametrize(("width", "words"), [(80, r"R² 0\.93"), (100, r"R² 0\.93  300/s")])
+    def test_how_good_the_gradients_are_comes_before_the_speed(self, width: int, words: str) -> None:
+        import io
+
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        with progress(console, 1000, 1.0) as show:
+            show(self.result(600, 0.5, signal_to_noise=3.0, r_squared=0.93))
+            time.sleep(0.05)
+        assert re.search(rf"best 0.25 {words} \S+ left", console.file.getvalue())
 
 
 class TestOptions:

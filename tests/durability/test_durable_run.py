@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import zograd as zo
-import zograd._run
+import zograd._run_file
 from zograd.evaluate import Journal
 
 
@@ -82,8 +82,8 @@ def minimize(fun, run=None, method="random", **options):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("snapshots", [0.0, 1e9], ids=["a snapshot a step", "no snapshot"])
 def test_an_interrupted_run_ends_as_one_that_was_not(method, snapshots, tmp_path, monkeypatch):
-    monkeypatch.setattr(zograd._run, "SNAPSHOT_SECONDS", snapshots)
-    monkeypatch.setattr(zograd._run, "SNAPSHOT_SHARE", 1e9)
+    monkeypatch.setattr(zograd._run_file, "SNAPSHOT_SECONDS", snapshots)
+    monkeypatch.setattr(zograd._run_file, "SNAPSHOT_SHARE", 1e9)
     plain = minimize(valley, method=method)
     paid = 0
     for at in (1, 38, 33):
@@ -249,13 +249,13 @@ def test_what_a_full_disk_did_not_take_is_tried_again(tmp_path):
     fun = Counted(lambda x: float((x**2).sum()))
     run = zo.Run.create(tmp_path, descent, zo.pointwise(fun), evaluations=400)
     next(run)
-    connection = run._journal._connection
-    run._journal.flush()
+    connection = run._file.journal._connection
+    run._file.journal.flush()
     connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
 
     def go_on():
         for _ in run:
-            run._journal.flush()
+            run._file.journal.flush()
 
     with pytest.raises(zo.RunError, match="full"):
         go_on()
@@ -342,7 +342,7 @@ def test_a_step_that_lost_everything_is_tried_again(tmp_path):
 
 
 def test_a_run_that_loses_too_much_stops_and_a_mended_program_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(zograd._run, "SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr(zograd._run_file, "SNAPSHOT_SECONDS", 0.0)
     options = {"estimator": zo.RandomGradient(samples=20), "evaluations": 600}
     down = [True]
 
@@ -385,13 +385,14 @@ def test_what_a_run_may_lose_is_said():
     assert minimize(fun, **options).lost == 240
     with pytest.raises(zo.EvaluationError, match="max_lost"):
         minimize(fun, max_lost=0.5, **options)
-    hopeless = minimize(lambda x: None, on_failure=zo.value(9.0), **options)
+    with pytest.warns(zo.ZogradWarning, match="all 400 values are equal"):
+        hopeless = minimize(lambda x: None, on_failure=zo.value(9.0), **options)
     assert (hopeless.lost, hopeless.nfev, hopeless.fun) == (400, 400, 9.0)
 
 
 def test_a_damaged_snapshot_is_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(zograd._run, "SNAPSHOT_SECONDS", 0.0)
-    monkeypatch.setattr(zograd._run, "SNAPSHOT_SHARE", 1e9)
+    monkeypatch.setattr(zograd._run_file, "SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr(zograd._run_file, "SNAPSHOT_SHARE", 1e9)
     minimize(Counted(at=60, interfere=interrupt), tmp_path / "run")
     file = sqlite3.connect(tmp_path / "run" / "run.sqlite")
     newest, older = (row[0] for row in file.execute("SELECT step FROM snapshots ORDER BY step DESC").fetchall())
@@ -409,7 +410,7 @@ def test_nothing_is_kept_in_memory_once_it_is_written(tmp_path, monkeypatch):
     descent = zo.Descent([1.0], estimator=zo.CoordinateGradient(), optimizer=torch.optim.Adam)
     with zo.Run.create(tmp_path, descent, zo.batched(lambda x: (x**2).sum(1)), evaluations=300) as run:
         for _ in run:
-            assert (len(run._journal._evaluations), len(run._journal._others)) == (0, 0)
+            assert (len(run._file.journal._evaluations), len(run._file.journal._others)) == (0, 0)
     assert len(run.record.history) == run.steps > 0
 
 

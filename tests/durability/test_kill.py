@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import zograd._run
+import zograd._run_file
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kill9.py"
 
@@ -31,7 +31,7 @@ def uninterrupted(kill9, tmp_path_factory):
 
 @pytest.mark.parametrize("damage", ["none", "torn page", "half a page", "no WAL", "truncated"])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(kill9, uninterrupted, damage, tmp_path, monkeypatch):
-    monkeypatch.setattr(zograd._run, "SNAPSHOT_SECONDS", 0.05)
+    monkeypatch.setattr(zograd._run_file, "SNAPSHOT_SECONDS", 0.05)
     chance = random.Random(damage)
     done, again = kill9.trial(tmp_path / "run", chance, kills=2, longest=0.6, damage=(damage,))
     assert len(done) >= 1

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import zograd as zo
+from zograd.optim._falling import ended, falling
 
 RULE = zo.optim.AnnealedAdam
 
@@ -30,13 +31,22 @@ def length(at):
 def test_the_rate_falls_to_zero_over_the_steps():
     at = descent(steps=20)
     rates, moves = [], []
-    for _ in range(22):
+    for _ in range(20):
         moves.append(at.tell(sphere(at.ask().points())).diagnostics["step_length"])
         rates.append(at.optimizer.param_groups[0]["lr"])
     first = 0.4 / 20**0.5
-    assert rates == pytest.approx([first * max(0, 1 - k / 20) for k in range(22)])
-    assert moves[20:] == [0, 0]
+    assert rates == pytest.approx([first * (1 - k / 20) for k in range(20)])
     assert moves[0] == pytest.approx(first * 5**0.5, rel=1e-3)  # Adam's first step is its rate in every coordinate
+
+
+def test_beyond_the_steps_the_rate_begins_again_at_a_quarter():
+    shares = [falling(done, 8) for done in range(32)]
+    assert shares[:8] == [1 - k / 8 for k in range(8)]
+    assert shares[8:16] == [0.25, 0.125] * 4  # four stretches to the next doubling
+    assert shares[16:32] == pytest.approx([0.25 / 2**0.5 * left / 4 for left in (4, 3, 2, 1)] * 4)
+    assert [done for done in range(40) if ended(done, 8)] == [8, 10, 12, 14, 16, 20, 24, 28, 32]
+    assert [done for done in range(9) if ended(done, 1)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [falling(done, 3) > 0 for done in range(99)] == [True] * 99
 
 
 def test_it_descends_with_no_rate_to_tune(solve):
@@ -46,6 +56,7 @@ def test_it_descends_with_no_rate_to_tune(solve):
         assert at.best_value < 1e-3 * factor * start
 
 
+@pytest.mark.filterwarnings("ignore:all 80 values are equal:zograd.ZogradWarning")
 def test_probes_widen_on_a_plateau_up_to_a_limit():
     at = descent(estimator=zo.RandomGradient(4, step=0.01, directions="rademacher"))
     lengths = []
@@ -119,9 +130,59 @@ def test_under_noise_the_answer_is_the_last_centre_and_its_mean_value(solve):
     point, value = at.answer
     assert torch.equal(point, at.center)
     assert value == pytest.approx(0.2)
-    at.tell(torch.full((8,), 0.4).double())  # what is left of the budget makes the mean better
-    assert at.answer[1] == pytest.approx((6 * 0.2 + 8 * 0.4) / 14)
     assert float(sphere(point[None])) < 0.75 * luckiest
+
+
+def test_under_noise_the_lower_of_two_checked_centres_is_the_answer():
+    at = descent(steps=8, noise=0.1)
+
+    def checked(values):
+        while not at.optimizer.trying:
+            at.tell(sphere(at.ask().points()))
+        center = at.center.detach().clone()
+        at.tell(values)
+        return center
+
+    checked(torch.full((8,), torch.nan).double())
+    assert at.answer == (at.best_point, at.best_value)  # all were lost: once more
+    first = checked(torch.full((8,), 0.5).double())
+    assert at.optimizer.param_groups[0]["done"] == 8
+    second = checked(torch.full((8,), 0.4).double())
+    assert at.optimizer.param_groups[0]["done"] == 10
+    assert not torch.equal(first, second)
+    assert torch.equal(at.answer[0], second)
+    checked(torch.full((8,), 0.6).double())
+    assert torch.equal(at.answer[0], second)
+    assert at.answer[1] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_a_raised_budget_goes_on_and_leaves_what_was_done(tmp_path, noise):
+    def program(points):  # noise that is the same for the same point, so that a run can be repeated
+        return sphere(points) + noise * (1e6 * points.sum(1)).sin()
+
+    def going(folder, evaluations):
+        begin = zo.Run.resume if (tmp_path / folder).exists() else zo.Run.create
+        return begin(tmp_path / folder, descent(20, noise), zo.batched(program), evaluations=evaluations)
+
+    def told(step):
+        return step.number, step.evaluations, step.value, step.best_value, step.best_point.tolist()
+
+    with going("a", 168) as run:
+        first = [told(step) for step in run]
+    with going("a", 400) as run:
+        next(run)
+        next(run)
+    with going("a", 400) as run:  # what was done with the raised budget is repeated from the file, too
+        last = list(run)
+        center = run.strategy.center.detach().clone()
+    with going("b", 400) as run:
+        whole = [told(step) for step in run]
+        assert torch.equal(run.strategy.center, center)
+    assert whole[: len(first)] == first
+    assert whole[-len(last) :] == [told(step) for step in last]
+    assert max(step.diagnostics["step_length"] for step in last) > 1e-4
+    assert last[-1].best_value < first[-1][3]
 
 
 def test_without_noise_there_is_nothing_to_check(solve):

@@ -95,7 +95,11 @@ class TestCurves:
         assert not (tmp_path / "none.png").exists()
         one = [step(n, 1.0, gradient_norm=float(n)) for n in range(1, 9)]
         two = [step(n, 1.0, gradient_norm=float(n), signal_to_noise=1.0 / n, other=1.0) for n in range(1, 200)]
-        for name, steps in (("one", one), ("two", two)):
+        six = [
+            step(n, 1.0, gradient_norm=1.0, step_length=1.0, signal_to_noise=1.0, half_cosine=-0.5, r_squared=-3.0)
+            for n in range(1, 9)
+        ]
+        for name, steps in (("one", one), ("two", two), ("six", six)):
             path = report.diagnostics_curves(steps, tmp_path / f"{name}.png")
             assert path is not None
             with Image.open(path) as image:

@@ -117,6 +117,7 @@ def test_an_estimator_that_is_none_is_refused():
 HALVE = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
 
 
+@pytest.mark.filterwarnings("ignore:all .* values are equal:zograd.ZogradWarning")
 def test_a_scheduler_goes_with_an_optimiser_that_has_a_rate():
     _, descent = choose(3, 99, None, ADAM, scheduler=HALVE)
     descent.tell(torch.ones(6).double())

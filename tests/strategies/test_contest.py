@@ -91,6 +91,7 @@ def test_learning_rates_fall_with_the_budget():
     assert contest.current.optimizer.param_groups[0]["lr"] == 0.0
 
 
+@pytest.mark.filterwarnings("ignore:all .* values are equal:zograd.ZogradWarning")
 def test_a_stalled_leader_is_tried_with_a_smaller_rate():
     def terraces(points):
         return torch.where(points.norm(dim=1) < 1.0, 0.0, sphere(points))
@@ -108,6 +109,7 @@ def cliff(points):
     return torch.maximum(sphere(points), torch.tensor(1.0).double())
 
 
+@pytest.mark.filterwarnings("ignore:all .* values are equal:zograd.ZogradWarning")
 def test_where_nobody_gets_on_blocks_begin_anew_at_the_start_once():
     said = []
     contest = make(contestant("directions", 2e-2), blocks(furthest=1e-3), report=said.append, budget=3000)
@@ -152,6 +154,7 @@ def test_an_interrupted_wave_is_noticed():
     assert torch.equal(contest.best_point, contest.ask().points()[2])
 
 
+@pytest.mark.filterwarnings("ignore:all .* values are equal:zograd.ZogradWarning")
 @pytest.mark.parametrize("steps", [0, 1, 5, 12, 60, 150])
 def test_a_state_goes_on_bit_for_bit(steps, tmp_path):
     def field(seed):

@@ -67,6 +67,7 @@ def test_values_of_the_wrong_shape_are_refused():
         make().tell(torch.zeros(3).double())
 
 
+@pytest.mark.filterwarnings("ignore:all .* values are equal:zograd.ZogradWarning")
 def test_the_best_so_far_is_handed_over_and_comes_back():
     pilot = make()
     assert pilot.answer == (pilot.best_point, float("inf"))

@@ -8,15 +8,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zograd._result import Result
+from zograd._telling import telling
 
 SECONDS_BETWEEN_LINES = 5.0
+WIDE = 92
+"""Columns in which both fit, how good the gradients are and the evaluations a second; else the former alone."""
 
 Callback = Callable[[Result], None]
 
 
 @contextmanager
 def progress(console: Console, budget: int, start: float) -> Iterator[Callback]:
-    """A callback for `zograd.minimize` that shows evaluations, loss, best, evaluations a second and the time left.
+    """A callback for `zograd.minimize` that shows evaluations, loss, how good the gradients are, speed and time left.
 
     Args:
         console: Where to.
@@ -40,7 +43,10 @@ def progress(console: Console, budget: int, start: float) -> Iterator[Callback]:
         task = bar.add_task("", total=budget, loss=f"start {start:.4g}", rate="")
 
         def show(result: Result) -> None:
-            bar.update(task, completed=result.nfev, loss=_loss(result), rate=f"{_rate(result):,.0f}/s")
+            told, rate = _told(result), f"{_rate(result):,.0f}/s"
+            if told:
+                rate = told if console.width < WIDE else f"{told}  {rate}"
+            bar.update(task, completed=result.nfev, loss=_loss(result), rate=rate)
 
         yield show
 
@@ -55,9 +61,15 @@ def _lines(console: Console, budget: int) -> Callback:
             said = now
             left = (budget - result.nfev) * result.seconds / result.nfev
             share = f"{result.nfev:,} of {budget:,} evaluations"
-            console.print(f"{share}, {_loss(result)}, {_rate(result):,.0f} a second, {left:.0f} s left", markup=False)
+            parts = (share, _loss(result), _told(result), f"{_rate(result):,.0f} a second", f"{left:.0f} s left")
+            console.print(", ".join(filter(None, parts)), markup=False)
 
     return show
+
+
+def _told(result: Result) -> str:
+    """What the newest gradient told: of the last step, or of the one before it, which it tries."""
+    return next(filter(None, (telling(step.diagnostics) for step in reversed(result.history[-2:]))), "")
 
 
 def _loss(result: Result) -> str:

@@ -68,8 +68,8 @@ class ForwardGradient(GradientEstimator):
         """
         slopes = scalars(probes, values)
         block = probes.dimension if self.directions == "orthogonal" else None
-        gradient, error = average(probes, slopes, block)
-        return Estimate(gradient, error, diagnostics={"lost": lost(slopes)})
+        gradient, error, agreement = average(probes, slopes, block)
+        return Estimate(gradient, error, diagnostics={"lost": lost(slopes)} | agreement)
 
     def evaluations(self, dimension: int) -> int:
         """``samples``, whatever the dimension."""

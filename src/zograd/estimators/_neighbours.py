@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from zograd._checks import count
 from zograd._probes import Probes
+from zograd.estimators._average import half_cosine
 from zograd.estimators._estimator import Estimate
 from zograd.estimators._replay import Array, Replay
-from zograd.estimators._surrogate import Surrogate, agreement, pairs
+from zograd.estimators._surrogate import Surrogate, pairs
 
 RIDGE = 1e-9
 """In units of the mean squared distance: fewer neighbours than parameters then tell the shortest gradient."""
@@ -85,7 +86,7 @@ class NearestNeighbourGradient(Surrogate):
     def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
         replay: Replay = self._memory["replay"]
         center = probes.center
-        numbers = agreement(*pairs(probes, told)) if kept.all() else {}
+        numbers = half_cosine(*pairs(probes, told)) if kept.all() else {}
         here = center.detach().cpu().double().numpy()
         points = here + probes.offsets.dense(center).detach().cpu().double().numpy()[kept]
         told = told[kept]

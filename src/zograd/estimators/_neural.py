@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from zograd._checks import count, positive
 from zograd._probes import Probes
 from zograd._typing import Vector
+from zograd.estimators._average import half_cosine
 from zograd.estimators._estimator import Estimate
 from zograd.estimators._network import Array, Network
 from zograd.estimators._polynomial import ROOM
 from zograd.estimators._replay import Array as Wide
 from zograd.estimators._replay import Replay
 from zograd.estimators._span import Span
-from zograd.estimators._surrogate import Surrogate, agreement, pairs
+from zograd.estimators._surrogate import Surrogate, pairs
 
 FEW = 8
 """The most parameters for which there is a network; above, the surrogate is linear, in the span of past samples."""
@@ -135,7 +136,7 @@ class NeuralSurrogate(Surrogate):
     def _learn(self, probes: Probes, told: Wide, kept: NDArray[np.bool_]) -> Estimate:
         m = self._memory
         rows, half = pairs(probes, told)
-        numbers = agreement(rows, half)
+        numbers = half_cosine(rows, half)
         if m["span"] is not None:
             guesses, slope = self._linear(rows, half)
         else:

@@ -12,11 +12,12 @@ from zograd._checks import count, one_of
 from zograd._probes import Dense, Probes
 from zograd._typing import Points, Values, Vector
 from zograd.estimators import _quadratic
+from zograd.estimators._average import half_cosine
 from zograd.estimators._estimator import Estimate
 from zograd.estimators._quadratic import Fit
 from zograd.estimators._replay import Array, Replay
 from zograd.estimators._span import Span
-from zograd.estimators._surrogate import Surrogate, agreement, pairs
+from zograd.estimators._surrogate import Surrogate, pairs
 
 Degree = Literal["auto", "linear", "diagonal", "quadratic"]
 DEGREES: tuple[Degree, ...] = ("auto", "linear", "diagonal", "quadratic")
@@ -160,7 +161,7 @@ class PolynomialSurrogate(Surrogate):
 
     def _linear(self, probes: Probes, told: Array) -> Estimate:
         rows, half = pairs(probes, told)
-        numbers = agreement(rows, half)
+        numbers = half_cosine(rows, half)
         span = self._span(probes.dimension)
         # In units of the spread, so that pairs of one spread and another weigh the same.
         directions, slopes = rows / np.float32(self.spread), half / self.spread
@@ -172,7 +173,7 @@ class PolynomialSurrogate(Surrogate):
 
     def _curved(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
         center = probes.center
-        numbers = agreement(*pairs(probes, told)) if kept.all() else {}
+        numbers = half_cosine(*pairs(probes, told), len(center)) if kept.all() else {}
         before = self.fit(center)
         offsets, told = probes.offsets.dense(center).cpu().double().numpy()[kept], told[kept]
         level = float(told.mean())

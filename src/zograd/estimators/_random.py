@@ -101,8 +101,8 @@ class RandomGradient(GradientEstimator):
             value = mean_of_finite(base)
             slopes = (ahead - (mean_of_others(ahead) if value is None else base)) / self.step
         block = probes.dimension if self.directions == "orthogonal" else None
-        gradient, error = average(directions, slopes / self.step, block)
-        return Estimate(gradient, error, value, diagnostics={"lost": lost(values)})
+        gradient, error, agreement = average(directions, slopes / self.step, block)
+        return Estimate(gradient, error, value, diagnostics={"lost": lost(values)} | agreement)
 
     def evaluations(self, dimension: int) -> int:
         """``2 samples``, or ``samples + 1`` when not central, whatever the dimension."""

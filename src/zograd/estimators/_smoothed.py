@@ -109,8 +109,8 @@ class SmoothedGradient(GradientEstimator):
         else:
             differences, levels = values - mean_of_others(values), values
         drawn = probes[: self.samples]
-        gradient, error = average(drawn, differences * self._weights(drawn).to(values))
-        return Estimate(gradient, error, mean_of_finite(levels), diagnostics={"lost": lost(values)})
+        gradient, error, agreement = average(drawn, differences * self._weights(drawn).to(values))
+        return Estimate(gradient, error, mean_of_finite(levels), diagnostics={"lost": lost(values)} | agreement)
 
     def evaluations(self, dimension: int) -> int:
         """``2 samples`` antithetic, else ``samples``, whatever the dimension."""

@@ -1,7 +1,6 @@
 """What the surrogates share: mirrored samples, numbers for the journal, plain words when there is nothing to see."""
 
 import copy
-import math
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from zograd._checks import count, positive
 from zograd._errors import GradientError, ZogradWarning
 from zograd._probes import Probes
 from zograd._typing import Values, Vector
-from zograd.estimators._average import scalars
+from zograd.estimators._average import flat_words, scalars
 from zograd.estimators._directions import scatter
 from zograd.estimators._estimator import Estimate, GradientEstimator
 from zograd.estimators._replay import Array
@@ -49,7 +48,7 @@ class Surrogate(GradientEstimator, ABC):
     def __post_init__(self) -> None:
         positive("spread", self.spread, SPREAD_HINT)
         count("samples", self.samples, hint="It is the number of mirrored pairs.")
-        self._memory = {"center": None, "judged": 0, "explained": 0.0, "warned": (), "first": self.spread}
+        self._memory = {"judged": 0, "explained": 0.0, "warned": (), "first": self.spread}
 
     def with_spread(self: "Kind", spread: float) -> "Kind":
         """The same surrogate, with the same memory, that looks ``spread`` far."""
@@ -75,7 +74,7 @@ class Surrogate(GradientEstimator, ABC):
                 f"no gradient can be told: all {len(values)} evaluations were lost. Check that the program runs at the "
                 "centre, or make the spread smaller."
             )
-        numbers = {"lost": float((~kept).sum()), "spread": self.spread, **self._moved(probes.center)}
+        numbers = {"lost": float((~kept).sum()), "spread": self.spread}
         self._look(told[kept])
         estimate = self._learn(probes, told, kept)
         foretold = estimate.diagnostics.get("r_squared")
@@ -111,19 +110,10 @@ class Surrogate(GradientEstimator, ABC):
                 "zo.SmoothedGradient, which models nothing.",
             )
 
-    def _moved(self, center: Vector) -> dict[str, float]:
-        """The last step over the spread, in root mean squares."""
-        before = self._memory["center"]
-        self._memory["center"] = center.detach().clone()
-        if before is None or before.shape != center.shape:
-            return {}
-        step = float((center - before).norm()) / math.sqrt(len(center))
-        return {"step_over_spread": step / self.spread}
-
     def _look(self, told: Array) -> None:
         """Warn of a flat landscape."""
         if len(told) > 1 and bool((told == told[0]).all()):
-            self._say("flat", f"all {len(told)} values are equal: increase the spread ({self.spread:.3g} now).")
+            self._say("flat", flat_words(len(told), "spread", self.spread))
 
     def _say(self, what: str, words: str) -> None:
         """Warn once a run."""
@@ -132,19 +122,10 @@ class Surrogate(GradientEstimator, ABC):
             warnings.warn(words, ZogradWarning, stacklevel=2)
 
     def _common_state(self) -> dict[str, Any]:
-        center = self._memory["center"]
-        return {
-            "center": None if center is None else center.clone(),
-            "judged": self._memory["judged"],
-            "explained": self._memory["explained"],
-            "warned": list(self._memory["warned"]),
-        }
+        return {name: self._memory[name] for name in ("judged", "explained")} | {"warned": list(self._memory["warned"])}
 
     def _load_common(self, state: dict[str, Any]) -> None:
-        center = state["center"]
-        self._memory["center"] = None if center is None else center.clone()
-        self._memory["judged"], self._memory["explained"] = state["judged"], state["explained"]
-        self._memory["warned"] = tuple(state["warned"])
+        self._memory |= {"judged": state["judged"], "explained": state["explained"], "warned": tuple(state["warned"])}
 
 
 def pairs(probes: Probes, told: Array) -> tuple[NDArray[np.float32], Array]:
@@ -163,13 +144,3 @@ def pairs(probes: Probes, told: Array) -> tuple[NDArray[np.float32], Array]:
         )
     rows = probes.offsets[:samples].dense(probes.center).cpu().float().numpy()
     return (rows, half) if whole.all() else (rows[whole], half[whole])
-
-
-def agreement(rows: NDArray[np.float32], half: Array) -> dict[str, float]:
-    """The cosine between the plain gradients of the even and of the odd pairs."""
-    if len(half) < 2:
-        return {}
-    weights = half.astype(np.float32)
-    one, other = weights[0::2] @ rows[0::2], weights[1::2] @ rows[1::2]
-    size = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
-    return {"half_cosine": float(one @ other) / size} if size > 0 else {}

@@ -14,6 +14,7 @@ from zograd._checks import count, positive
 from zograd._probes import Probes
 from zograd._typing import Points, Values, Vector
 from zograd.estimators import Estimate, GradientEstimator, RandomGradient
+from zograd.optim._falling import ended, falling
 from zograd.optim._step_rule import StepRule
 
 TRAVEL = 0.4
@@ -30,6 +31,10 @@ CHECKS = 8
 class AnnealedAdam(StepRule, torch.optim.Adam):
     r"""Adam whose rate falls from :math:`0.4 / \sqrt{T}` units to zero over T steps: no learning rate to tune.
 
+    Where there are more steps than T, because a run goes on with a larger budget, the rate begins again at a quarter,
+    and falls to zero over T / 4 steps, again and again; these stretches double whenever the steps have. What was done
+    before stays as it was.
+
     The unit is that of `Parameters`: the range of a bounded parameter. Adam's ratio of mean to root mean square is
     itself the root of a signal-to-noise ratio, so that coordinates whose gradient is mostly noise hardly move. With
     central `RandomGradient` it also keeps the probes above the ``noise``: their length grows while the differences
@@ -37,8 +42,8 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
     :math:`\operatorname{mean} \delta_k^2 / 4 < 2.5\, \sigma^2 / 2`, or are all zero (a plateau), and shrinks back when
     they are clear.
 
-    The lowest value seen is luck under noise: once all steps are made, the last centre is evaluated again and again,
-    and it is the `answer`, with the mean of its values.
+    The lowest value seen is luck under noise: once the rate is zero, the centre is evaluated 8 times, and it is the
+    `answer`, with the mean of its values; where that happens again, the lower mean counts.
 
     Cost: none of its own; under noise a wave of 8 evaluations after the last step. When: thousands of parameters under
     noise, or an estimator that is not along coordinates; `BlockNewton` is faster where values are exact, see
@@ -57,7 +62,7 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
         count("steps", steps, hint="It is the number of gradients that the budget pays for.")
         torch.optim.Adam.__init__(self, params, lr=TRAVEL / steps**0.5, betas=(0.9, 0.99))
         self.param_groups[0].update(first=TRAVEL / steps**0.5, steps=steps, done=0, widened=1.0, noise=noise)
-        self.param_groups[0].update(checks=0, checked=0.0)
+        self.param_groups[0].update(checked_at=-1, settled=None)
         if noise:
             positive("noise", noise, "It is the standard deviation of one value.")
         self._widens = False
@@ -66,18 +71,20 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
     def trying(self) -> bool:
         """Whether the last centre is being evaluated."""
         group = self.param_groups[0]
-        return bool(group["noise"] > 0 and group["done"] >= group["steps"])
+        if group["noise"] == 0.0 or group["checked_at"] == group["done"]:
+            return False
+        return ended(group["done"], group["steps"])
 
     @property
     def answer(self) -> tuple[Vector, float] | None:
         """Under noise, once all steps are made: the last centre, and the mean of its values."""
         group = self.param_groups[0]
-        if not group["checks"]:
+        if group["settled"] is None:
             return None
-        return group["params"][0].detach().clone(), group["checked"] / group["checks"]
+        return self.state[group["params"][0]]["answer"].clone(), group["settled"]
 
     def trials(self) -> Points | None:
-        """The last centre, some times over, where all steps are made under noise."""
+        """The last centre, some times over, where the rate has come to zero under noise."""
         center = self.param_groups[0]["params"][0]
         return center.new_zeros(CHECKS, len(center)) if self.trying else None
 
@@ -89,15 +96,23 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
         return estimator
 
     def settle(self, values: Values) -> None:
-        """Take the values of the last centre into their mean."""
+        """Take the mean of the values of the last centre for its value, and the centre for the answer if that is lower.
+
+        Where all of them are lost, the next wave asks again.
+        """
         group, told = self.param_groups[0], values[values.isfinite()]
-        group["checks"] += len(told)
-        group["checked"] += float(told.sum())
+        if len(told) == 0:
+            return
+        group["checked_at"], mean = group["done"], float(told.mean())
+        if group["settled"] is None or mean < group["settled"]:
+            group["settled"] = mean
+            center = group["params"][0]
+            self.state[center]["answer"] = center.detach().clone()
 
     def take(self, estimate: Estimate, probes: Probes, values: Values) -> None:
         """Adam's step; the rate falls, and the length of the next probes follows from ``values``."""
         group = self.param_groups[0]
-        group["lr"] = group["first"] * max(0.0, 1 - group["done"] / group["steps"])
+        group["lr"] = group["first"] * falling(group["done"], group["steps"])
         group["done"] += 1
         self._move(group, estimate.gradient)
         if not self._widens:
@@ -117,7 +132,7 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
         """Adam's step, by torch's function: its method costs twice as much, for what there is no use for here."""
         center = group["params"][0]
         state = self.state[center]
-        if not state:
+        if "step" not in state:
             step = torch.zeros((), dtype=torch.get_default_dtype())
             state.update(step=step, exp_avg=torch.zeros_like(center), exp_avg_sq=torch.zeros_like(center))
         beta1, beta2 = group["betas"]

@@ -7,13 +7,12 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from zograd._checks import count, positive, require
+from zograd._checks import count, positive
 from zograd._errors import ArgumentError
-from zograd._parameters import Parameters
 from zograd._probes import Probes
-from zograd._typing import Points, Values
+from zograd._typing import Values
 from zograd.estimators import CoordinateGradient, Estimate, GradientEstimator
-from zograd.optim._step_rule import StepRule, mid_step
+from zograd.optim._trial_rule import TrialRule
 
 FALLBACK = 0.3
 """The second trial is this share of the Newton step, for blocks whose coordinates work against each other."""
@@ -28,7 +27,7 @@ LEAST = 1e-3
 
 
 @final
-class BlockNewton(StepRule):
+class BlockNewton(TrialRule):
     r"""Newton steps in random blocks of coordinates: no learning rate, for hundreds to many thousands of parameters.
 
     Every coordinate is in one block a sweep, in random order. For the coordinates of a block
@@ -58,41 +57,20 @@ class BlockNewton(StepRule):
             "furthest": positive("furthest", furthest, "It is the longest step of one coordinate; try 0.3."),
         }
         super().__init__(params, defaults)
-        tensors = [p for group in self.param_groups for p in group["params"]]
-        require(len(tensors) == 1 and tensors[0].ndim == 1, "params", "be one tensor of shape (d,)", tensors)
-        self.center: Tensor = tensors[0]
-        self._generator = torch.Generator().manual_seed(0)
-        self._least = torch.zeros_like(self.center)
-        self._parameters: Parameters | None = None
-        self.state[self.center] |= {
+        fresh = {
             "order": torch.zeros(0, dtype=torch.int64),
             "curvature": torch.full_like(self.center, torch.nan),
             "value": None,
-            "trials": None,
             "active": torch.zeros(0, dtype=torch.int64),
             "lengths": torch.full_like(self.center, torch.nan),
         }
-
-    def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
-        """Learn where random numbers come from, and how far whole numbers lie apart."""
-        self._generator, self._parameters = generator, parameters
-        self._least = parameters.granularity.to(self.center)
+        self._now.update(fresh)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
         super().load_state_dict(state_dict)
         for name in ("order", "active"):  # torch gives all tensors of a state the dtype of the parameters
             self._now[name] = self._now[name].to(torch.int64)
-
-    @property
-    def trying(self) -> bool:
-        """Whether trial steps are being evaluated."""
-        return self._now["trials"] is not None
-
-    def trials(self) -> Points | None:
-        """The steps to try, or ``None`` where a gradient is due."""
-        trials: Points | None = self._now["trials"]
-        return trials
 
     def refine(self, estimator: GradientEstimator) -> GradientEstimator:
         """The next block of coordinates, with curvature."""
@@ -130,13 +108,5 @@ class BlockNewton(StepRule):
         told = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
         row = int(told.argmin())
         if float(told[row]) < s["value"]:
-            with torch.no_grad():
-                self.center.add_(s["trials"][row])
-                if self._parameters is not None:
-                    self.center.copy_(mid_step(self._parameters, self._least > 0, self.center))
+            self._move(self.center.detach() + s["trials"][row])
         s["trials"] = None
-
-    @property
-    def _now(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.state[self.center]
-        return state

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from zograd._arrays import array, tensor_like
-from zograd._checks import positive, require
+from zograd._checks import positive
 from zograd._errors import ArgumentError
 from zograd._parameters import Parameters
 from zograd._probes import Probes
-from zograd._typing import Points, Values, Vector
+from zograd._typing import Values, Vector
 from zograd.estimators import Estimate, FrameGradient, GradientEstimator
-from zograd.optim._step_rule import StepRule, mid_step
+from zograd.optim._trial_rule import TrialRule
 
 WIDEST = 0.5
 """The longest probe and Newton step along a direction, in units of the parameters: half of a bounded range."""
@@ -36,7 +36,7 @@ CONDITION = 1e12
 
 
 @final
-class QuasiNewton(StepRule):
+class QuasiNewton(TrialRule):
     r"""BFGS with measured curvature: no learning rate, and the probes follow the landscape.
 
     An estimate H of the inverse Hessian is kept. Its eigenvectors are the directions of the next `FrameGradient`, and
@@ -80,46 +80,15 @@ class QuasiNewton(StepRule):
 
     def __init__(self, params: Iterable[Tensor], first: float = 0.25, restart: bool = True) -> None:
         super().__init__(params, {"first": positive("first", first, "It is the length of the first probes.")})
-        tensors = [p for group in self.param_groups for p in group["params"]]
-        require(len(tensors) == 1 and tensors[0].ndim == 1, "params", "be one tensor of shape (d,)", tensors)
-        self.center: Tensor = tensors[0]
         self.restart = restart
-        self._generator = torch.Generator().manual_seed(0)
-        self._parameters: Parameters | None = None
         self._framed = True
-        infinite = torch.full_like(self.center, torch.inf)
-        self._bound(-infinite, infinite, torch.zeros_like(self.center))
         self._begin(self.center.detach().clone())
-        home = self.center.detach().clone()
-        self.state[self.center] |= {"noise": 0.0, "pairs": 0, "home": home, "reach": 1.0, "ended": None}
+        self._now.update(pairs=0, home=self.center.detach().clone(), reach=1.0, ended=None)
 
     def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
         """Learn the bounds, how far whole numbers lie apart, and where random starts come from."""
-        self._generator = generator
-        self._parameters = parameters
-        self._bound(parameters.lower, parameters.upper, parameters.granularity)
+        super().begin(parameters, generator)
         self._begin(self.center.detach().clone())
-
-    @property
-    def trying(self) -> bool:
-        """Whether trial steps are being evaluated."""
-        return self._now["trials"] is not None
-
-    @property
-    def noise(self) -> float:
-        """The standard deviation of one value, as the repeated centres tell; 0 for a deterministic program."""
-        return float(self._now["noise"])
-
-    @property
-    def answer(self) -> tuple[Vector, float] | None:
-        """Under noise, the settled centre with the lowest mean value: the lowest single value is luck."""
-        s = self._now
-        if s["noise"] == 0.0:
-            return None
-        here = s["sum"] / s["count"] if s["count"] else s["value"]
-        if s["ended"] is not None and (here is None or here >= s["ended_value"]):
-            return s["ended"].clone(), s["ended_value"]
-        return (self.center.detach().clone(), here) if here is not None else None
 
     def refine(self, estimator: GradientEstimator) -> GradientEstimator:
         """Directions, lengths, bounds and what is known of the centre for the next `FrameGradient`."""
@@ -137,11 +106,6 @@ class QuasiNewton(StepRule):
             prior=1 / s["scales"] if s["previous"] is not None else None,
             noise=s["noise"],
         )
-
-    def trials(self) -> Points | None:
-        """The steps to try, or ``None`` where a gradient is due."""
-        trials: Points | None = self._now["trials"]
-        return trials
 
     def take(self, estimate: Estimate, probes: Probes, values: Values) -> None:
         """Learn the curvature and prepare trial steps; where every probe was equal, look further away.
@@ -213,18 +177,19 @@ class QuasiNewton(StepRule):
 
     # --- the parts of a step
 
+    def _settled(self) -> tuple[Vector, float] | None:
+        """The settled centre with the lowest mean value."""
+        s = self._now
+        here = s["sum"] / s["count"] if s["count"] else s["value"]
+        if s["ended"] is not None and (here is None or here >= s["ended_value"]):
+            return s["ended"].clone(), s["ended_value"]
+        return (self.center.detach().clone(), here) if here is not None else None
+
     def _bound(self, lower: Vector, upper: Vector, least: Vector) -> None:
-        """Keep the bounds, how far whole numbers lie apart (0 for a real), and what follows from them."""
-        self._lower, self._upper, self._least = (each.to(self.center) for each in (lower, upper, least))
+        super()._bound(lower, upper, least)
         self._box = array(self._lower), array(self._upper)
-        self._whole = array(self._least) > 0
         # Further than `WIDEST` where whole numbers lie further apart than that.
         self._widest = max(WIDEST, float(self._least.max()))
-
-    @property
-    def _now(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.state[self.center]
-        return state
 
     def _begin(self, x: Vector) -> None:
         """A new descent from ``x``, which knows nothing yet."""
@@ -256,14 +221,9 @@ class QuasiNewton(StepRule):
         self._begin(spread.where(spread.isfinite(), x.clamp(self._lower, self._upper)))
 
     def _move(self, point: Vector) -> None:
-        x, s = self.center.detach(), self._now
-        x.copy_(self._snapped(point.clamp(self._lower, self._upper)))
-        s["reach"] = max(s["reach"], float(np.abs(array(x) - array(s["began"])).max()))
-
-    def _snapped(self, point: Vector) -> Vector:
-        if self._parameters is None or not self._whole.any():
-            return point
-        return mid_step(self._parameters, self._least > 0, point)
+        super()._move(point)
+        s = self._now
+        s["reach"] = max(s["reach"], float(np.abs(array(self.center) - array(s["began"])).max()))
 
     def _measure_noise(self, repeat: float | None) -> None:
         """Take the variance that one repeated centre tells into the mean of all of them."""

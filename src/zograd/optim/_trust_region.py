@@ -1,21 +1,20 @@
 """A trust region around the centre, in which a fitted quadratic is believed: for few parameters."""
 
 from collections.abc import Iterable
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zograd._checks import positive, require
+from zograd._checks import positive
 from zograd._errors import ArgumentError
-from zograd._parameters import Parameters
 from zograd._probes import Probes
-from zograd._typing import Points, Values, Vector
+from zograd._typing import Values, Vector
 from zograd.estimators import Estimate, GradientEstimator, PolynomialSurrogate
 from zograd.estimators._quadratic import Fit
 from zograd.estimators._replay import Array
-from zograd.optim._step_rule import StepRule, mid_step
+from zograd.optim._trial_rule import TrialRule
 
 WIDEST = 0.5
 """The widest spread, in units of the parameters: half of a bounded range."""
@@ -36,7 +35,7 @@ FLAT = 2.0
 
 
 @final
-class TrustRegion(StepRule):
+class TrustRegion(TrialRule):
     r"""Model-based descent: step to the surrogate's minimum within a trust region (NEWUOA's idea, by regression).
 
     For up to 16 parameters, with `PolynomialSurrogate`: each gradient refits a quadratic to the latest values, the step
@@ -76,40 +75,10 @@ class TrustRegion(StepRule):
         if first is not None:
             positive("first", first, "It is the first spread, in units of the parameters.")
         super().__init__(params, {"first": first})
-        tensors = [p for group in self.param_groups for p in group["params"]]
-        require(len(tensors) == 1 and tensors[0].ndim == 1, "params", "be one tensor of shape (d,)", tensors)
-        self.center: Tensor = tensors[0]
-        self._lower, self._upper = torch.full_like(self.center, -torch.inf), torch.full_like(self.center, torch.inf)
-        self._least = torch.zeros_like(self.center)
-        self._parameters: Parameters | None = None
         self._surrogate: PolynomialSurrogate | None = None
-        self.state[self.center] |= {
-            "spread": first, "value": None, "noise": 0.0, "waves": 0, "trials": None, "predicted": 0.0, "best": None,
-            "settled": None, "tried": None, "told": None,
-        }  # fmt: skip
-
-    def begin(self, parameters: Parameters, generator: torch.Generator) -> None:
-        """Learn the bounds, and how far whole numbers lie apart."""
-        self._lower, self._upper = parameters.lower.to(self.center), parameters.upper.to(self.center)
-        self._parameters, self._least = parameters, parameters.granularity.to(self.center)
-
-    @property
-    def trying(self) -> bool:
-        """Whether a step is being tried."""
-        return self._now["trials"] is not None
-
-    @property
-    def noise(self) -> float:
-        """The standard deviation of one value, as the repeated centres tell; 0 for a deterministic program."""
-        return float(self._now["noise"])
-
-    @property
-    def answer(self) -> tuple[Vector, float] | None:
-        """Under noise, the centre and the model's value there: the lowest single value is luck."""
-        s = self._now
-        if s["noise"] == 0.0 or s["settled"] is None:
-            return None
-        return self.center.detach().clone(), float(s["settled"])
+        self._now.update(
+            spread=first, value=None, waves=0, predicted=0.0, best=None, settled=None, tried=None, told=None
+        )
 
     def refine(self, estimator: GradientEstimator) -> GradientEstimator:
         """The surrogate, with the spread of the trust region."""
@@ -124,11 +93,6 @@ class TrustRegion(StepRule):
             self._surrogate.remember(s["tried"], s["told"])
             s["tried"] = s["told"] = None
         return self._surrogate
-
-    def trials(self) -> Points | None:
-        """The step to try; the centre too while its value or the noise is not known."""
-        trials: Points | None = self._now["trials"]
-        return trials
 
     def take(self, estimate: Estimate, probes: Probes, values: Values) -> None:
         """Prepare the step to the model's minimum.
@@ -150,9 +114,7 @@ class TrustRegion(StepRule):
             s["spread"] = min(FLAT * s["spread"], max(WIDEST, s["spread"]))
             return
         move, s["predicted"] = step_within(fit, RADIUS * len(x) ** 0.5)
-        target = (x + s["spread"] * torch.from_numpy(move).to(x)).clamp(self._lower, self._upper)
-        if self._parameters is not None:
-            target = mid_step(self._parameters, self._least > 0, target)
+        target = self._snapped((x + s["spread"] * torch.from_numpy(move).to(x)).clamp(self._lower, self._upper))
         row = int(values.nan_to_num(nan=torch.inf).argmin())
         s["best"] = probes[row : row + 1].points()[0]
         s["best_value"] = float(values[row])
@@ -178,9 +140,9 @@ class TrustRegion(StepRule):
         length = float(trials[-1].norm()) / (s["spread"] * len(x) ** 0.5)
         if s["noise"] > 0:
             if found < level + s["noise"]:
-                self._move(x + trials[-1], found)
+                self._follow(x + trials[-1], found)
         elif min(found, s["best_value"]) < level:
-            self._move(*((x + trials[-1], found) if found <= s["best_value"] else (s["best"], s["best_value"])))
+            self._follow(*((x + trials[-1], found) if found <= s["best_value"] else (s["best"], s["best_value"])))
         clear = s["noise"] == 0.0 or s["predicted"] > CLEAR * s["noise"]
         if ratio > GOOD and length > 1:
             s["spread"] *= GROW
@@ -191,15 +153,15 @@ class TrustRegion(StepRule):
         least = max(NARROWEST, float(self._least.max()))
         s["spread"] = min(max(s["spread"], least), max(WIDEST, least))
 
-    @property
-    def _now(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.state[self.center]
-        return state
-
-    def _move(self, point: Vector, value: float) -> None:
+    def _follow(self, point: Vector, value: float) -> None:
         with torch.no_grad():
             self.center.copy_(point.clamp(self._lower, self._upper))
         self._now["value"] = value
+
+    def _settled(self) -> tuple[Vector, float] | None:
+        """The centre and the model's value there."""
+        settled = self._now["settled"]
+        return None if settled is None else (self.center.detach().clone(), float(settled))
 
 
 def step_within(fit: Fit, radius: float) -> tuple[Array, float]:

@@ -11,10 +11,16 @@ from zograd.strategies import Step
 
 INK, ACCENT, PALE = "#2b2f36", "#d1495b", "#b9c2cc"
 NAMES = {
+    "signal_to_noise": "signal-to-noise of the gradient",
+    "r_squared": "R² of the surrogate's forecast",
+    "half_cosine": "cosine between half-batches",
+    "step_over_spread": "step over distance of the probes",
     "gradient_norm": "length of the gradient",
-    "signal_to_noise": "signal-to-noise ratio of the gradient",
     "step_length": "length of the step",
 }
+LINEAR = ("r_squared", "half_cosine")
+"""Shares of 1, which may be below zero; all others are lengths and ratios, on a logarithmic axis."""
+COLUMNS = 3
 
 
 def loss_curve(
@@ -49,7 +55,7 @@ def loss_curve(
         True
     """
     require(len(history) > 0, "history", "hold at least one step", list(history), "Give the run a larger budget.")
-    figure, axes = _figure()
+    figure, (axes,) = _figure()
     center = [(step.evaluations, step.value) for step in history if step.value is not None]
     best = [(step.evaluations, step.best_value) for step in history if math.isfinite(step.best_value)]
     if start is not None:
@@ -95,7 +101,7 @@ def diagnostics_curves(history: Sequence[Step], path: str | Path) -> Path | None
         name: [
             (step.evaluations, step.diagnostics[name])
             for step in history
-            if step.diagnostics.get(name, 0.0) > 0.0 and math.isfinite(step.diagnostics[name])
+            if math.isfinite(step.diagnostics.get(name, math.nan)) and (name in LINEAR or step.diagnostics[name] > 0.0)
         ]
         for name in NAMES
     }
@@ -103,11 +109,13 @@ def diagnostics_curves(history: Sequence[Step], path: str | Path) -> Path | None
     if not shown:
         return None
     figure, panels = _figure(len(shown))
-    for axes, (name, points) in zip([panels] if len(shown) == 1 else panels, shown.items(), strict=True):
+    for axes, (name, points) in zip(panels, shown.items(), strict=True):
         places, heights = zip(*points, strict=True)
         axes.plot(places, heights, ".", color=PALE, markersize=2, rasterized=True)
         axes.plot(*_smooth(places, heights), color=INK, linewidth=1.6)
-        axes.set(yscale="log", xlabel="evaluations", title=NAMES[name])
+        axes.set(yscale="linear" if name in LINEAR else "log", xlabel="evaluations", title=NAMES[name])
+        if name in LINEAR:
+            axes.set_ylim(-1.05, 1.05)
         axes.set_xlim(left=0)
         axes.title.set_fontsize(9)
         axes.locator_params(axis="x", nbins=5)
@@ -122,17 +130,20 @@ def _smooth(places: Sequence[float], heights: Sequence[float], windows: int = 60
     return [float(place[group].mean()) for group in groups], [float(numpy.median(height[group])) for group in groups]
 
 
-def _figure(panels: int = 1) -> tuple[Any, Any]:
-    """A figure that no window system and no global state knows of."""
-    figure = module("matplotlib.figure", "matplotlib").Figure(figsize=(7.2, 3.4 if panels == 1 else 2.6), dpi=140)
+def _figure(panels: int = 1) -> tuple[Any, list[Any]]:
+    """A figure that no window system and no global state knows of, and its panels, `COLUMNS` side by side."""
+    columns = min(panels, COLUMNS)
+    rows = -(-panels // columns)
+    height = 3.4 if panels == 1 else 2.6 * rows
+    figure = module("matplotlib.figure", "matplotlib").Figure(figsize=(7.2, height), dpi=140)
     figure.set_layout_engine("constrained")
-    axes = figure.subplots(1, panels)
-    for one in [axes] if panels == 1 else axes:
+    places = [figure.add_subplot(rows, columns, place + 1) for place in range(panels)]
+    for one in places:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(color="#eceff3", linewidth=0.8)
         one.set_axisbelow(True)
         one.tick_params(colors=INK, labelsize=8)
-    return figure, axes
+    return figure, places
 
 
 def _saved(figure: Any, path: str | Path) -> Path:

@@ -18,6 +18,7 @@ from zograd._typing import Values, Vector
 from zograd.estimators import Estimate, GradientEstimator
 from zograd.optim import StepRule
 from zograd.strategies._strategy import Step, Strategy
+from zograd.strategies._watch import Watch
 
 OptimizerFactory = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 """A ``torch.optim`` class, or a ``functools.partial`` of one: given the parameters, it makes the optimiser."""
@@ -85,6 +86,7 @@ class Descent(Strategy):
         self._rule = self.optimizer if isinstance(self.optimizer, StepRule) else None
         if self._rule is not None:
             self._rule.begin(self.parameters, self.generator)
+        self.watch = Watch(adapts=self._rule is not None)
         self.best_value = float("inf")
         self.best_point = self.center.detach().clone()
         self.number = 0
@@ -139,10 +141,13 @@ class Descent(Strategy):
             estimate = self._refined.gradient(probes, values)
             value = estimate.value
             diagnostics = _diagnostics(estimate)
+            self.watch.gradient(self._refined, probes, array(values))
             self._step(estimate, probes, values)
         center = self.center.detach()
         center.copy_(self.parameters.clip(center))
-        diagnostics["step_length"] = float(vector_norm(center - probes.center))
+        diagnostics["step_length"] = length = float(vector_norm(center - probes.center))
+        if self._rule is None or not self._rule.trying:  # else the step is still to come
+            diagnostics |= self.watch.step_over_spread(length)
         self.number += 1
         self.evaluations += len(probes)
         self._asked = None
@@ -185,6 +190,7 @@ class Descent(Strategy):
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "estimator": self.estimator.state_dict(),
             "generator": self.generator.get_state(),
+            "watch": self.watch.state_dict(),
             "best_value": self.best_value,
             "best_point": self.best_point.clone(),
             "number": self.number,
@@ -201,6 +207,7 @@ class Descent(Strategy):
             self.scheduler.load_state_dict(state["scheduler"])
         self.estimator.load_state_dict(state["estimator"])
         self.generator.set_state(state["generator"])
+        self.watch.load_state_dict(state["watch"])
         self.best_value = state["best_value"]
         self.best_point = state["best_point"].clone()
         self.number = state["number"]

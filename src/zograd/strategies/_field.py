@@ -26,7 +26,12 @@ def field(parameters: Parameters, seed: int) -> list[Contestant]:
     """Directions one-sided (fewest evaluations, for smooth programs), mirrored, and wide (for plateaus); and blocks."""
 
     def entered(name: str, estimator: GradientEstimator, rule: OptimizerFactory, rate: float = 0.0) -> Contestant:
-        return Contestant(name, partial(Descent, parameters, estimator=estimator, optimizer=rule, seed=seed), rate)
+        def made() -> Descent:
+            descent = Descent(parameters, estimator=estimator, optimizer=rule, seed=seed)
+            descent.watch.patience = None  # another contestant may look further away
+            return descent
+
+        return Contestant(name, made, rate)
 
     adam, near, wide = (partial(torch.optim.Adam, lr=rate) for rate in (RATE, NEAR_RATE, WIDE_RATE))
     newton = partial(BlockNewton, block=BLOCK)

@@ -23,7 +23,9 @@ class Step:
         best_value: The best value seen so far; infinity before the first.
         best_point: Where that was, shape (d,), in internal units (`Parameters.decode` gives the user's structure).
         lost: Rows of this step that were lost.
-        diagnostics: Named numbers: ``signal_to_noise``, ``gradient_norm``, ``step_length``, and more by method.
+        diagnostics: Named numbers, where the method knows them: ``signal_to_noise`` and ``half_cosine`` of the
+            gradient, ``r_squared`` of a surrogate's forecast, ``gradient_norm``, ``step_length``,
+            ``step_over_spread``, and more by method.
     """
 
     number: int
