@@ -11,7 +11,8 @@ import torch
 
 import zograd as zo
 from zograd import problems
-from zograd.strategies import CMAES, Chooser
+from zograd.estimators._polynomial import DIAGONAL
+from zograd.strategies import CMAES, Chooser, GaussNewton
 
 Settings = dict[str, float]
 
@@ -52,8 +53,11 @@ CASES: dict[str, Case] = {
     "plateau": Case(_problem("plateau"), 2_000, (0.2, 0.0), 0.05, (4,), tunings=3),
     "rosenbrock": Case(_problem("rosenbrock", squared=True), 10_000, (2.9, 1e-4, 1e-8), 0.033, (4,), tunings=3),
     "led": Case(_problem("led"), 10_000, (0.1, 0.01, 0.0), 0.33, (8, 32), tunings=3),
-    "caustic": Case(_problem("caustic"), 30_000, (0.15, 0.1, 0.05), 0.0125, (8, 32)),
-    "mnist_weights": Case(_problem("mnist_weights"), 50_000, (0.05, 0.005, 0.0005), 0.025, (8, 32)),
+    "cornell": Case(_problem("cornell"), 3_000, (5e-3, 1e-3, 3e-4), 0.1, (4,), tunings=3),
+    "house": Case(_problem("house"), 3_000, (0.03, 0.015, 0.008), 0.1, (4,), tunings=3),
+    "rocket": Case(_problem("rocket"), 3_000, (50.0, 10.0, 3.0), 0.1, (4,), tunings=3),
+    "caustic": Case(_problem("caustic"), 30_000, (0.15, 0.1, 0.05), 0.0125, (8,)),
+    "mnist_weights": Case(_problem("mnist_weights"), 50_000, (0.05, 0.005, 0.0005), 0.025, (8,)),
     "texture64": Case(_problem("texture", size=64), 50_000, (0.05, 0.02, 0.005), 0.025, (32,)),
     "texture": Case(_problem("texture"), 200_000, (0.08, 0.06, 0.04), 0.025, (32,), heavy=True),
     "picture": Case(_problem("picture"), 60_000, (0.05, 0.02, 0.01), 0.1, (8, 32), heavy=True),
@@ -78,11 +82,24 @@ class Method:
         strategy: Parameters, settings, budget and seed to a strategy.
         tuned: The settings that are tuned: of ``spread``, ``rate`` and ``samples``.
         plain: Whether it is one of the estimators without a memory, to which others are compared.
+        samples: Directions a step that are tried besides those of the case.
+        most: Parameters up to which it is meant.
+        outputs: Whether it sees all outputs of the program instead of the loss; the loss is what is compared.
     """
 
     strategy: Callable[[zo.Parameters, Settings, int, int], zo.Strategy]
     tuned: tuple[str, ...] = ("spread", "rate", "samples")
     plain: bool = False
+    samples: tuple[int, ...] = ()
+    most: int | None = None
+    outputs: bool = False
+
+    def meant_for(self, case: Case) -> bool:
+        """Whether the case has what the method needs."""
+        problem = case.make(0)
+        return (self.most is None or len(problem.parameters()) <= self.most) and (
+            not self.outputs or problem.residuals is not None
+        )
 
     def grid(self, case: Case, quick: bool) -> Iterator[Settings]:
         """The settings to begin with, spreads and rates in units of the parameters."""
@@ -90,7 +107,7 @@ class Method:
         axes: dict[str, list[float]] = {
             "spread": [_rounded(case.length, power) for power in spreads],
             "rate": [_rounded(case.length, power) for power in rates],
-            "samples": list(case.samples[:1] if quick else case.samples),
+            "samples": list(case.samples[:1] if quick else (*self.samples, *case.samples)),
         }
         for values in product(*(axes[name] for name in self.tuned)):
             yield dict(zip(self.tuned, values, strict=True))
@@ -135,8 +152,18 @@ def _cmaes(parameters: zo.Parameters, settings: Settings, budget: int, seed: int
     return CMAES(parameters, spread=settings["spread"], seed=seed)
 
 
+def _outputs(parameters: zo.Parameters, settings: Settings, budget: int, seed: int) -> zo.Strategy:
+    return GaussNewton(parameters, evaluations=budget, seed=seed)
+
+
+def _model(parameters: zo.Parameters, settings: Settings, budget: int, seed: int) -> zo.Strategy:
+    return Chooser(parameters, budget, seed).strategy(_named("PolynomialSurrogate")(settings))
+
+
+DEFAULT, OUTPUTS = "zo.minimize (nothing tuned)", "by its outputs (nothing tuned)"
 METHODS: dict[str, Method] = {
-    "zo.minimize (nothing tuned)": Method(_chosen, ()),
+    DEFAULT: Method(_chosen, ()),
+    OUTPUTS: Method(_outputs, (), outputs=True),
     "ES (antithetic)": Method(_adam(_smoothed), plain=True),
     "smoothed (derivative)": Method(_adam(partial(_smoothed, importance="derivative")), plain=True),
     "SPSA": Method(
@@ -149,6 +176,7 @@ METHODS: dict[str, Method] = {
     ),
     "CMA-ES": Method(_cmaes, ("spread",)),
 }
+METHODS["PolynomialSurrogate, TrustRegion"] = Method(_model, ("spread", "samples"), samples=(1,), most=DIAGONAL)
 for surrogate in ("NeuralSurrogate", "PolynomialSurrogate", "NearestNeighbourGradient"):
     if hasattr(zo, surrogate):
         METHODS[surrogate] = Method(_adam(_named(surrogate)))

@@ -53,7 +53,8 @@ class Watched(zo.BlackBox):
     def __call__(self, points: Tensor) -> Tensor:
         """The values at ``points``."""
         values = self.box(points)
-        lowest = values.double().nan_to_num(nan=math.inf).cummin(0).values.tolist()
+        losses = values.double() if values.ndim == 1 else values.double().square().flatten(1).mean(1)
+        lowest = losses.nan_to_num(nan=math.inf).cummin(0).values.tolist()
         for target in self.targets:
             if target not in self.reached and lowest[-1] <= target:
                 below = next(row for row, value in enumerate(lowest) if value <= target)
@@ -71,12 +72,14 @@ def run(task: Row) -> Row:
     case, seed, budget = CASES[task["case"]], int(task["seed"]), int(task["budget"])
     problem = case.make(seed)
     parameters = problem.parameters()
-    fun = problem.fun if isinstance(problem.fun, zo.BlackBox) else zo.pointwise(problem.fun)
+    method = METHODS[task["method"]]
+    fun = problem.residuals if method.outputs else problem.fun
+    fun = fun if isinstance(fun, zo.BlackBox) else zo.pointwise(fun)
     start = problem.value(problem.x0)
     watched = Watched(fun.over(parameters), case.targets)  # type: ignore[attr-defined]
     began, error = time.process_time(), ""
     try:
-        strategy = METHODS[task["method"]].strategy(parameters, json.loads(task["settings"]), budget, seed)
+        strategy = method.strategy(parameters, json.loads(task["settings"]), budget, seed)
         for _ in zo.Run(strategy, watched, evaluations=budget, target=case.targets[-1]):
             pass
     except Exception as raised:  # what it saw before still counts, and the report says how many ended like this
@@ -137,6 +140,7 @@ def measure(results: Results, cases: Sequence[str], methods: Sequence[str], seed
         {"case": case, "method": method, "budget": CASES[case].budget // (QUICK_SHARE if quick else 1)}
         for case in cases
         for method in methods
+        if METHODS[method].meant_for(CASES[case])
     ]
 
     def tried(pair: Row, settings: Settings) -> list[Row]:
@@ -221,7 +225,7 @@ def report(rows: Sequence[Row], budgets: dict[str, int], reference: Sequence[Row
                 )
         for name in sorted({row["settings"] for row in reference if row["case"] == case}):
             runs = [row for row in reference if (row["case"], row["settings"]) == (case, name)]
-            counts = (shown(np.array([_reached(row, target) for row in runs])) for target in targets)
+            counts = (shown(np.array([reached_at(row, target) for row in runs])) for target in targets)
             last = shown(np.array([float(row["best"]) for row in runs]))
             spent = f"{int(runs[0]['evaluations']):,} evaluations"
             lines.append([f"ZeroGrads, {name}", spent, *counts, last, f"{float(runs[0]['seconds']):.3g}"])
@@ -236,7 +240,7 @@ def report(rows: Sequence[Row], budgets: dict[str, int], reference: Sequence[Row
     return "\n".join([*parts, "### Machine and versions\n", "".join(f"- {name}\n" for name in names)])
 
 
-def _reached(row: Row, target: float) -> float:
+def reached_at(row: Row, target: float) -> float:
     return next((float(count) for count, value in points_of(row) if value <= target), math.inf)
 
 

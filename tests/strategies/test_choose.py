@@ -12,6 +12,9 @@ ADAM = functools.partial(torch.optim.Adam, lr=0.1)
 LITTLE_STEP = functools.partial(zo.optim.BlockNewton, furthest=0.1)
 
 
+POLYNOMIAL = zo.PolynomialSurrogate()
+
+
 def choose(d, evaluations, estimator=None, optimizer=None, **given):
     chooser = Chooser(zo.Parameters(torch.zeros(d), bounds=(-1, 1)), evaluations)
     return chooser, chooser.strategy(estimator, optimizer, **given)
@@ -25,6 +28,9 @@ def choose(d, evaluations, estimator=None, optimizer=None, **given):
         (3, 99, {"estimator": zo.FrameGradient(step=0.1)}, "FrameGradient", "QuasiNewton", "as FrameGradient asks"),
         (3, 99, {"estimator": zo.RandomGradient()}, "RandomGradient", "AnnealedAdam", "for a step from .grad"),
         (3, 99, {"estimator": zo.ForwardGradient()}, "ForwardGradient", "AnnealedAdam", "for a step from .grad"),
+        (9, 99, {"estimator": POLYNOMIAL}, "PolynomialSurrogate", "TrustRegion", "to the minimum of what was fitted"),
+        (99, 999, {"estimator": POLYNOMIAL}, "PolynomialSurrogate", "AnnealedAdam", "for a step from .grad"),
+        (9, 99, {"optimizer": zo.optim.TrustRegion}, "PolynomialSurrogate", "TrustRegion", "as TrustRegion asks"),
         (3, 99, {"optimizer": ADAM}, "CoordinateGradient", "Adam", "central differences"),
         (900, 99, {"optimizer": ADAM}, "RandomGradient", "Adam", "random directions"),
         (900, 99, {"optimizer": zo.optim.QuasiNewton}, "FrameGradient", "QuasiNewton", "as QuasiNewton asks"),

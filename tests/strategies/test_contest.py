@@ -23,10 +23,10 @@ def contestant(name, rate, seed=0, estimator=None):
     return Contestant(name, lambda: zo.Descent(START, estimator=estimator, optimizer=adam, seed=seed), rate)
 
 
-def blocks(seed=0, furthest=0.3):
+def blocks(seed=0, furthest=0.3, step=0.05):
     newton = functools.partial(zo.optim.BlockNewton, block=2, furthest=furthest)
     return Contestant(
-        "blocks", lambda: zo.Descent(START, estimator=zo.CoordinateGradient(0.05), optimizer=newton, seed=seed)
+        "blocks", lambda: zo.Descent(START, estimator=zo.CoordinateGradient(step), optimizer=newton, seed=seed)
     )
 
 
@@ -82,13 +82,13 @@ def test_a_heat_never_ends_between_a_gradient_and_its_trial():
             assert not contest.current.optimizer.trying
 
 
-def test_learning_rates_fall_with_the_budget():
+def test_learning_rates_fall_with_the_budget_and_begin_again_lower_beyond_it():
     contest = make(contestant("only", 1e-2), budget=400)
     drive(contest, sphere, 200)
     (group,) = contest.current.optimizer.param_groups
     assert 0.4e-2 < group["lr"] < 0.6e-2
-    drive(contest, sphere, 500)
-    assert contest.current.optimizer.param_groups[0]["lr"] == 0.0
+    drive(contest, sphere, 410)
+    assert 0 < contest.current.optimizer.param_groups[0]["lr"] <= 0.25e-2
 
 
 @pytest.mark.filterwarnings("ignore:all .* values are equal:zograd.ZogradWarning")
@@ -112,7 +112,7 @@ def cliff(points):
 @pytest.mark.filterwarnings("ignore:all .* values are equal:zograd.ZogradWarning")
 def test_where_nobody_gets_on_blocks_begin_anew_at_the_start_once():
     said = []
-    contest = make(contestant("directions", 2e-2), blocks(furthest=1e-3), report=said.append, budget=3000)
+    contest = make(contestant("directions", 2e-2), blocks(furthest=1e-3, step=1e-3), report=said.append, budget=3000)
     contest.tell(cliff(contest.ask().points()))
     best = math.inf
     anew = 0

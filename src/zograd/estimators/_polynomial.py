@@ -98,7 +98,7 @@ class PolynomialSurrogate(Surrogate):
 
     def propose(self, center: Vector, generator: torch.Generator) -> Probes:
         """Offsets and their mirror images; for a quadratic orthogonal ones of several lengths, which tell its bend."""
-        if self._model(len(center)) == "linear":
+        if not self.curved(len(center)):
             return super().propose(center, generator)
         d, frames = len(center), math.ceil(self.samples / len(center))
         # All frames at once: one call for each would cost more than the fit.
@@ -107,9 +107,13 @@ class PolynomialSurrogate(Surrogate):
         rows = (d**0.5 * lengths * axes.mT.reshape(-1, d)[: self.samples]).to(center)
         return Probes(center.detach(), Dense(torch.cat([rows, -rows])))
 
+    def curved(self, dimension: int) -> bool:
+        """Whether it fits curvature for so many parameters, so that `zograd.optim.TrustRegion` can use it."""
+        return self._model(dimension) != "linear"
+
     def remember(self, points: Points, values: Values) -> None:
         """Take in values that were found elsewhere, such as at trial steps; a linear model does not need them."""
-        if self._model(points.shape[1]) != "linear":
+        if self.curved(points.shape[1]):
             kept = values.detach().cpu().isfinite()
             told = values.detach().cpu().double()[kept].numpy()[:, None]
             self._replay(points.shape[1]).add(points.detach().cpu().double()[kept].numpy(), told)
@@ -155,9 +159,7 @@ class PolynomialSurrogate(Surrogate):
             self._replay(rows.shape[1]).load(state["kept"])
 
     def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
-        if self._model(probes.dimension) == "linear":
-            return self._linear(probes, told)
-        return self._curved(probes, told, kept)
+        return self._curved(probes, told, kept) if self.curved(probes.dimension) else self._linear(probes, told)
 
     def _linear(self, probes: Probes, told: Array) -> Estimate:
         rows, half = pairs(probes, told)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from zograd._checks import count, positive
 from zograd._errors import ArgumentError
-from zograd._probes import Probes
-from zograd._typing import Values
+from zograd._probes import Coordinates, Probes
+from zograd._typing import Values, Vector
 from zograd.estimators import CoordinateGradient, Estimate, GradientEstimator
 from zograd.optim._trial_rule import TrialRule
 
@@ -20,8 +20,8 @@ MEMORY = 0.5
 """The weight of what was known of a curvature against what is measured now."""
 LENGTH = 0.05
 """The distance of a probe from the centre where the estimator names none, in units of the parameters."""
-LONGEST = 0.5
-"""Probes that show nothing are made longer up to this."""
+LONGER, MUCH_LONGER, LONGEST = 2.0, 4.0, 0.5
+"""Probes that show nothing are made longer by this factor, by that where most of a block do, up to this distance."""
 LEAST = 1e-3
 """A curvature below this share of the typical one is taken for that: flat coordinates must not run away."""
 
@@ -34,17 +34,18 @@ class BlockNewton(TrialRule):
 
     .. math:: s_i = -\frac{g_i}{\max(|c_i|, \bar c_i)}, \qquad |s_i| \le \text{furthest}
 
-    with c the curvature that central differences give for free and its running mean. The whole step and a shorter one
-    are tried, and the centre moves to the better of them if that is lower than the centre. Coordinates whose probes
-    show nothing at all are probed twice as far away the next time.
+    with c the curvature that central differences give for free and its running mean. The whole step, a shorter one, and
+    every coordinate at the lowest of its own probes (for stairs, where slopes say little) are tried, and the centre
+    moves to the best of them if that is lower than the centre. Coordinates whose probes show nothing at all are probed
+    twice as far away the next time; where most of a block show nothing, all that were probed no further, four times.
 
-    Cost: ``2 k + 3`` evaluations a block of k coordinates, so about ``2 d`` a sweep, in each of which every parameter
+    Cost: ``2 k + 4`` evaluations a block of k coordinates, so about ``2 d`` a sweep, in each of which every parameter
     moves once. Memory O(d). Needs `CoordinateGradient`.
 
     Args:
         params: One flat tensor, in units in which 1 is a large step (as `Parameters` makes them).
         block: The number of coordinates that move together, k. More go astray where parameters interact.
-        furthest: The longest step of one coordinate.
+        furthest: The longest step of one coordinate; it may still move as far as one of its probes.
 
     References:
         - Nesterov, Efficiency of coordinate descent methods on huge-scale optimization problems, SIAM J. Optim. 2012.
@@ -88,7 +89,7 @@ class BlockNewton(TrialRule):
         return replace(estimator, step=s["lengths"], active=s["active"], curvature=True)
 
     def take(self, estimate: Estimate, probes: Probes, values: Values) -> None:
-        """Prepare the Newton step of the block, and a shorter one."""
+        """Prepare the Newton step of the block, a shorter one, and the step to what the probes found."""
         if estimate.value is None or estimate.curvature is None:
             return  # the centre was lost: the next block tries again
         s, furthest = self._now, self.param_groups[0]["furthest"]
@@ -98,15 +99,40 @@ class BlockNewton(TrialRule):
         least = LEAST * s["curvature"].nanmedian()
         steps = -estimate.gradient / now.maximum(s["curvature"]).clamp(min=float(least))
         steps = steps.nan_to_num(nan=0.0, posinf=furthest, neginf=-furthest).clamp(-furthest, furthest)
-        flat = s["active"][(now[s["active"]] == 0) & (estimate.gradient[s["active"]] == 0)]
-        s["lengths"][flat] = (2 * s["lengths"][flat]).minimum(self._least[flat].clamp(min=LONGEST))
-        s["value"], s["trials"] = estimate.value, torch.stack([steps, FALLBACK * steps])
+        self._widen((now[s["active"]] == 0) & (estimate.gradient[s["active"]] == 0))
+        s["value"], s["trials"] = estimate.value, torch.stack([steps, FALLBACK * steps, lowest(probes, values)])
 
     def settle(self, values: Values) -> None:
-        """Move to the better trial, if it is lower than the centre."""
+        """Move to the best trial, if it is lower than the centre."""
         s = self._now
         told = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
         row = int(told.argmin())
         if float(told[row]) < s["value"]:
             self._move(self.center.detach() + s["trials"][row])
         s["trials"] = None
+
+    def _widen(self, flat: Tensor) -> None:
+        """Make longer the probes that showed nothing; where most are such, by more, and so all that are as short."""
+        s, active = self._now, self._now["active"]
+        longer, more = active[flat], LONGER
+        if 2 * len(longer) > len(active):
+            alike = s["lengths"] <= s["lengths"][longer].median()
+            longer, more = torch.cat([longer, alike.nonzero().squeeze(1)]).unique(), MUCH_LONGER
+        s["lengths"][longer] = (more * s["lengths"][longer]).minimum(self._least[longer].clamp(min=LONGEST))
+
+
+def lowest(probes: Probes, values: Values) -> Vector:
+    """Each coordinate at the lower of its two probes, where that is lower than the centre: a step, shape (d,).
+
+    Args:
+        probes: Of `Coordinates`: the centre, then one side of each coordinate, then the other side of each.
+        values: Shape (n,).
+    """
+    offsets, step = probes.offsets, torch.zeros_like(probes.center)
+    if not isinstance(offsets, Coordinates) or len(offsets) < 3:
+        return step
+    gains = (values[0] - values[1:]).nan_to_num(nan=-torch.inf).view(2, -1)
+    gain, side = gains.max(0)
+    told = offsets.step[1:].view(2, -1).to(step).gather(0, side[None].to(step.device))[0]
+    step[offsets.index[1 : 1 + len(gain)].to(step.device)] = torch.where(gain > 0, told, 0.0)
+    return step

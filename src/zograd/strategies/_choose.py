@@ -5,8 +5,8 @@ from typing import final
 
 from zograd._checks import instance, require
 from zograd._parameters import Parameters
-from zograd.estimators import CoordinateGradient, FrameGradient, GradientEstimator, RandomGradient
-from zograd.optim import AnnealedAdam, BlockNewton, QuasiNewton
+from zograd.estimators import CoordinateGradient, FrameGradient, GradientEstimator, PolynomialSurrogate, RandomGradient
+from zograd.optim import AnnealedAdam, BlockNewton, QuasiNewton, TrustRegion
 from zograd.optim._annealed_adam import CHECKS
 from zograd.strategies._contest import Contest
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
@@ -26,6 +26,8 @@ LONG = 8
 """Evaluations a parameter from which blocks have the time to see each again and again, and win in the end."""
 SAMPLES = 4
 """Directions a step where there is noise and many parameters."""
+PAIRS = 2
+"""Mirrored pairs a step for a surrogate with a memory: as few as noise allows."""
 SPREAD = 1e-2
 """How far random directions look, in units of the parameters."""
 
@@ -41,8 +43,9 @@ class Chooser:
     there is no room for a contest, and from 8 d on no need: blocks where they could see every parameter, and random
     directions where not.
 
-    An estimator alone gets the rule that fits it. An optimiser alone gets the estimator that it needs; any other
-    central differences where the budget pays for enough of them, and random directions where not.
+    An estimator alone gets the rule that fits it: a surrogate with curvature `TrustRegion`. An optimiser alone gets
+    the estimator that it needs; any other central differences where the budget pays for enough of them, and random
+    directions where not.
 
     Args:
         parameters: What is optimised.
@@ -90,6 +93,8 @@ class Chooser:
         if optimizer is None:
             if isinstance(estimator, FrameGradient):
                 return self._descent(estimator, QuasiNewton, None, "as FrameGradient asks")
+            if isinstance(estimator, PolynomialSurrogate) and estimator.curved(d):
+                return self._descent(estimator, TrustRegion, None, "to the minimum of what was fitted")
             if estimator is not None:
                 return self._descent(estimator, self._annealed(estimator, 0.0), None, "for a step from .grad")
             if few:
@@ -100,6 +105,8 @@ class Chooser:
         rule = optimizer.func if isinstance(optimizer, partial) else optimizer
         if rule is QuasiNewton:
             return self._descent(FrameGradient(), optimizer, scheduler, "as QuasiNewton asks")
+        if rule is TrustRegion:
+            return self._descent(PolynomialSurrogate(samples=PAIRS), optimizer, scheduler, "as TrustRegion asks")
         if rule is BlockNewton:
             return self._descent(CoordinateGradient(step=LENGTH), optimizer, scheduler, "as BlockNewton asks")
         if few:
