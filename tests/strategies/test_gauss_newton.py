@@ -118,8 +118,8 @@ def test_noise_is_averaged_out():
     advanced(fit, lambda points: program(pad(points, (0, 76))), 200)
     exact = zo.GaussNewton(torch.full((4,), 0.4, dtype=torch.float64), evaluations=200)
     advanced(exact, lambda points: dense(pad(points, (0, 76))), 200)
-    assert fit.noisy
-    assert not exact.noisy
+    assert fit.pace.noisy
+    assert not exact.pace.noisy
     assert fit.noise**0.5 == pytest.approx(0.01, rel=0.3)
     clean = dense(pad(fit.answer[0][None], (0, 76))).square().mean().item()
     assert clean == pytest.approx(exact.answer[1], rel=1e-2)

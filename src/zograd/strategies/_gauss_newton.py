@@ -3,14 +3,13 @@
 import copy
 import math
 import sys
-from functools import partial
+from dataclasses import asdict
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from zograd._checks import count, require
-from zograd._errors import GradientError
 from zograd._parameters import Parameters
 from zograd._probes import Dense, Probes
 from zograd._typing import Points, Values, Vector, Weights
@@ -19,19 +18,10 @@ from zograd.optim._step_rule import mid_step
 from zograd.strategies._footprints import Grid
 from zograd.strategies._krylov import damped_steps
 from zograd.strategies._measurement import Measurement
+from zograd.strategies._pace import Pace
+from zograd.strategies._start import first_offsets, started
 from zograd.strategies._strategy import Step, Strategy
-
-WIDE, NARROW = 0.1, 1e-3
-"""The two steps that tell a smooth program from one with jumps, in units of the parameters."""
-NARROWEST, LEAST_WIDE = 1e-6, 0.02
-AGAIN = 0.06
-"""The step after the least wide one, where even that gains nothing."""
-BLURS = (1.0, 2.0, 4.0)
-"""Widths in pixels under which steps are tried."""
-TRIALS = 16
-"""Steps tried at once, at most."""
-SHARE = 8
-"""One trial for so many evaluations of a measurement."""
+from zograd.strategies._trials import BLURS, GROUP, model_steps, wave
 
 
 @final
@@ -51,7 +41,8 @@ class GaussNewton(Strategy):
       (and d above 16), or J as a matrix above 2^25 entries, it is along random directions, and the step in their span;
       but first 2 log2(d) evaluations find out whether each output belongs to one parameter.
     * **Steps** for one damping or up to 16 are tried at once, a tenth of a measurement; of a picture also steps for
-      blurred residuals, whose slopes hold for larger moves. The best is taken if it is better, and every step tried
+      blurred residuals, whose slopes hold for larger moves, and where it is smooth for outputs that all count alike,
+      which keeps a sigmoid's from its wrong end. The best is taken if it is better, and every step tried
       corrects J by Broyden's least change, so that more steps follow without a measurement as long as that pays.
     * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed a whole number
       apart.
@@ -102,10 +93,8 @@ class GaussNewton(Strategy):
         self.residuals = torch.zeros(0, dtype=torch.float64)
         self.value = float("inf")
         self.told = 1
-        self.noisy = self.smooth = False
         self.noise = 0.0
-        self.reach = WIDE
-        self.damping, self.raised = 1e-2, 2.0
+        self.pace = Pace()
         self.blur = 0
         self.refused = 0
         self.cycle = (float("inf"), 0)
@@ -122,7 +111,7 @@ class GaussNewton(Strategy):
         """What was found at the start and chosen for it, in words; empty before."""
         if self.phase == "pilot":
             return ""
-        kind = "noisy" if self.noisy else "smooth" if self.smooth else "with jumps"
+        kind = "noisy" if self.pace.noisy else "smooth" if self.pace.smooth else "with jumps"
         way = "along random directions" if self.measurement.random else "parameter by parameter"
         return (
             f"Gauss-Newton on {self.measurement.outputs} outputs of {len(self.parameters)} parameters ({kind}; slopes "
@@ -132,7 +121,7 @@ class GaussNewton(Strategy):
     @property
     def answer(self) -> tuple[Vector, float]:
         """The best point seen; under noise the centre, with the mean of its losses."""
-        if self.noisy and self.told > 1:
+        if self.pace.noisy and self.told > 1:
             return self.center.clone(), self.value
         return super().answer
 
@@ -158,15 +147,15 @@ class GaussNewton(Strategy):
     def ask(self) -> Probes:
         """The pilot, a measurement, or steps to try; never more rows than the budget has left."""
         if self._asked is None:
-            room = self.budget - self.evaluations - self.noisy
+            room = self.budget - self.evaluations - self.pace.noisy
             room = room if room > 0 else sys.maxsize
-            if self.phase == "measure" and room <= self._count and self.measurement.known:
+            if self.phase == "measure" and room <= wave(self.measurement.cost) and self.measurement.known:
                 self.phase = "try"
             if self.phase == "pilot":
-                offsets = self._pilot()
+                offsets = first_offsets(self.parameters, self.center, self.generator)
             elif self.phase == "measure":
-                rest = max(1, room - self._count)
-                offsets = self.measurement.offsets(self.center, self.reach, rest, self.generator)
+                rest = max(1, room - wave(self.measurement.cost))
+                offsets = self.measurement.offsets(self.center, self.pace.reach, rest, self.generator)
                 offsets = self._with_center(offsets)
             else:
                 offsets = self._with_center(self._trials(room))
@@ -192,11 +181,11 @@ class GaussNewton(Strategy):
         self.evaluations += len(probes)
         self.number += 1
         before = self.center
-        diagnostics = {"step": self.reach, "damping": self.damping}
+        diagnostics = {"step": self.pace.reach, "damping": self.pace.damping}
         if self.phase == "pilot":
             self._found(outputs, losses)
         else:
-            if self.noisy:
+            if self.pace.noisy:
                 self._again(outputs[0], losses[0])
                 outputs, losses = outputs[1:], losses[1:]
             if self.phase == "measure":
@@ -214,37 +203,17 @@ class GaussNewton(Strategy):
 
     # --- the start
 
-    def _pilot(self) -> Points:
-        """The start twice, and a pair of opposite points at each of two distances."""
-        low, high = (side.cpu().to(self.center) for side in (self.parameters.lower, self.parameters.upper))
-        space = torch.minimum(self.center - low, high - self.center).clamp(min=0)
-        signs = torch.randint(2, self.center.shape, generator=self.generator).to(self.center) * 2 - 1
-        moves = ~self.parameters.fixed.cpu()
-        rows = [torch.zeros_like(self.center)] * 2
-        for reach in (WIDE, NARROW):
-            offset = signs * torch.minimum(torch.full_like(space, reach), space) * moves
-            rows += [offset, -offset]
-        return torch.stack(rows)
-
     def _found(self, outputs: Tensor, losses: Tensor) -> None:
         """Learn from the pilot whether there is noise, and whether the outputs are smooth."""
-        known = losses[:2].isfinite()
-        if not bool(known.any()):
-            raise GradientError("the start must be evaluated, found that it was lost twice.")
-        self.residuals = outputs[:2][known].mean(0)
-        self.value = float(self.residuals.square().mean())
-        self.noisy = bool(known.all()) and not torch.equal(outputs[0], outputs[1])
-        wide, narrow = (_bend(outputs[place], outputs[place + 1], self.residuals) for place in (2, 4))
-        self.noise = float((outputs[0] - outputs[1]).square().mean()) / 2 if self.noisy else 0.0
-        self.smooth = not self.noisy and narrow < 0.2 * wide
-        self.reach = NARROW if self.smooth else WIDE
-        self.damping = 1e-3 if self.smooth else 1.0
-        self.measurement.begin(outputs.shape[1], self.noisy, Grid.of(self.shape or ()))
+        start = started(outputs, losses)
+        self.residuals, self.value, self.noise = start.residuals, start.value, start.noise
+        self.pace.begin(start.smooth, start.noisy)
+        self.measurement.begin(outputs.shape[1], start.noisy, Grid.of(self.shape or ()))
         self.phase = "measure"
         self.cycle = (self.value, self.evaluations)
 
     def _with_center(self, offsets: Tensor) -> Tensor:
-        return torch.cat([torch.zeros_like(offsets[:1]), offsets]) if self.noisy else offsets
+        return torch.cat([torch.zeros_like(offsets[:1]), offsets]) if self.pace.noisy else offsets
 
     def _again(self, outputs: Tensor, loss: Tensor) -> None:
         """Under noise the centre is evaluated with every wave, and its residuals are a mean."""
@@ -258,36 +227,22 @@ class GaussNewton(Strategy):
 
     # --- steps
 
-    @property
-    def _count(self) -> int:
-        """How many steps are tried at once."""
-        wanted = self.measurement.cost // SHARE
-        return 1 if wanted < 4 else min(TRIALS, wanted - wanted % 4)
-
     def _trials(self, room: int) -> Points:
         """Offsets of the steps to try, ``room`` rows at most."""
-        slopes, rows = self.measurement.slopes, self._count
+        slopes, rows = self.measurement.slopes, wave(self.measurement.cost)
         gradient = slopes.transposed(self.residuals)
         scale = self.measurement.movable(self.center, gradient)
-        factors = (1.0,) if rows == 1 else (10.0, 1.0, 0.1, 0.01)
         if rows == 1:
             lengths = slopes.squares().sqrt()
             self.widest = lengths if len(self.widest) != len(lengths) else self.widest.maximum(lengths)
             floor = 1e-8 * float(self.widest.max()) or 1.0
-            scale = scale / self.widest.clamp(min=floor)
-        dampings = [self.damping * factor for factor in factors]
-        grid = self.measurement.grid
-        steps = [damped_steps(slopes, self.residuals, dampings, scale)]
-        for each in range(rows // 4 - 1):
-            if grid is None:
-                more = [self.damping * factor for factor in (100.0, 3.0, 0.3, 0.001)][:: 1 + (rows < 12)]
-                steps.append(damped_steps(slopes, self.residuals, more, scale))
-                break
-            width = BLURS[(self.blur + each) % len(BLURS)]
-            steps.append(damped_steps(slopes, self.residuals, dampings, scale, partial(grid.blurred, width=width)))
-        if grid is not None:
-            self.blur = (self.blur + rows // 4 - 1) % len(BLURS)
-        inside = torch.cat(steps)[:room]
+            steps = damped_steps(slopes, self.residuals, [self.pace.damping], scale / self.widest.clamp(min=floor))
+        else:
+            groups, grid, blur = rows // GROUP, self.measurement.grid, self.blur
+            smooth, damping = self.pace.smooth, self.pace.damping
+            steps = model_steps(slopes, self.residuals, scale, damping, groups, grid=grid, blur=blur, smooth=smooth)
+            self.blur = (blur + groups - 1 - smooth) % len(BLURS)
+        inside = steps[:room]
         offsets = self.measurement.spread(inside)
         offsets = self.parameters.clip(self.center + offsets) - self.center
         # Along random directions what is cut off at the bounds is left out of account.
@@ -310,36 +265,31 @@ class GaussNewton(Strategy):
             ratio = (before - after) / predicted if predicted > 0 else 0.0
             diagnostics["ratio"] = ratio
             error = outputs[row] - self.residuals - change
-            if self.noisy and self._expected(error):
+            expected = 2 * self.noise * (1 + 1 / self.told)
+            if self.pace.noisy and float(error.square().mean()) < expected:
                 self._blend(step, change, outputs[row], after)
                 return
             if float(inside.norm()) > 1e-12:
                 self.measurement.slopes = self.measurement.slopes.corrected(inside, error)
         else:
             ratio = 0.0
-        self._damp(row, rows, gain, ratio)
+        self.pace.tried(row, rows, gain, ratio)
         if gain > 0:
             self.center = self.parameters.clip(self.center + step)
             self.residuals, self.value, self.told = outputs[row].clone(), after, 1
             self.refused = self.measurement.rounds = 0
-            if self.smooth:
-                length = float(step.abs().max())
-                self.reach = min(self.reach, max(NARROWEST, 0.1 * length))
+            self.pace.moved(float(step.abs().max()))
         else:
             self.refused += 1
-        start, evaluations = self.cycle
-        spent = self.evaluations - evaluations
+        start, spent = self.cycle[0], self.evaluations - self.cycle[1]
         rate = math.log(max(start, 1e-300) / max(self.value, 1e-300)) / spent
         again = gain / rows >= 0.5 * rate and gain > 0
         patience = 5 if rows == 1 else 3
-        moved = self.value < start
-        if again or (not moved and self.refused < patience):
+        if again or (self.value >= start and self.refused < patience):
             return
-        self._renew(math.log(max(start, 1e-300) / max(self.value, 1e-300)), spent)
-
-    def _expected(self, error: Tensor) -> bool:
-        """Whether the model was wrong by no more than the noise."""
-        return float(error.square().mean()) < 2 * self.noise * (1 + 1 / self.told)
+        self.pace.renewed(rate * spent, spent / self.budget, self.measurement.part)
+        self.phase = "measure"
+        self.cycle = (self.value, self.evaluations)
 
     def _blend(self, step: Vector, change: Tensor, outputs: Tensor, loss: float) -> None:
         """Go on to where the model says, and take what is known of the residuals along: noise then averages out."""
@@ -354,50 +304,18 @@ class GaussNewton(Strategy):
             self.phase = "measure"
             self.cycle = (self.value, self.evaluations)
 
-    def _damp(self, row: int, rows: int, gain: float, ratio: float) -> None:
-        if rows == 1:
-            if gain > 0:
-                self.damping *= max(0.1, 1 - (2 * ratio - 1) ** 3) if ratio < 1.5 else 0.3
-                self.raised = 2.0
-            else:
-                self.damping *= self.raised
-                self.raised *= 2.0
-            self.damping = min(1e6, max(1e-12, self.damping))
-        elif gain > 0 and row < 4:
-            self.damping *= (10.0, 1.0, 0.1, 0.01)[row]
-            self.damping = min(10.0, max(0.1, self.damping)) if not self.smooth else min(10.0, max(1e-9, self.damping))
-        elif gain == 0:
-            self.damping = min(1e3, self.damping * 30.0)
-
-    def _renew(self, gain: float, spent: int) -> None:
-        """End a cycle: choose the step of the next measurement by how much this one has gained."""
-        if self.smooth:
-            if gain == 0.0:
-                self.reach = self.reach * 10 if self.reach < WIDE else NARROWEST
-        elif self.noisy:
-            pass  # the widest step is the clearest of noise
-        elif gain < spent / self.budget and self.measurement.part():
-            pass  # first see whether it was the sharing of probes that was at fault
-        elif gain < spent / self.budget:
-            self.reach = 0.7 * self.reach if self.reach > LEAST_WIDE else (LEAST_WIDE if gain > 0 else AGAIN)
-        if not self.smooth:
-            self.damping = 1.0
-        elif gain == 0.0:
-            self.damping = 1e-3
-        self.phase = "measure"
-        self.cycle = (self.value, self.evaluations)
-
     # --- the state
 
     NAMES = (
-        "center", "best_value", "best_point", "number", "evaluations", "phase", "residuals", "value", "told", "noisy",
-        "noise", "smooth", "reach", "damping", "raised", "blur", "refused", "cycle", "widest", "shape",
+        "center", "best_value", "best_point", "number", "evaluations", "phase", "residuals", "value", "told",
+        "noise", "blur", "refused", "cycle", "widest", "shape",
     )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """Centre, residuals, slopes, and how the search stands."""
         state = {name: getattr(self, name) for name in self.NAMES}
         state |= {"generator": self.generator.get_state(), "measurement": self.measurement.state_dict()}
+        state["pace"] = asdict(self.pace)
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -407,11 +325,5 @@ class GaussNewton(Strategy):
             setattr(self, name, state[name])
         self.generator.set_state(state["generator"])
         self.measurement.load_state_dict(state["measurement"])
+        self.pace = Pace(**state["pace"])
         self._asked = None
-
-
-def _bend(ahead: Tensor, behind: Tensor, center: Tensor) -> float:
-    """How far a pair of opposite points is from a straight line: 0 for a line, about 1 for noise and jumps."""
-    slope = float((ahead - behind).norm())
-    bend = float((ahead + behind - 2 * center).norm())
-    return bend / slope if math.isfinite(bend) and slope > 0 else 1.0

@@ -65,6 +65,13 @@ class Slopes:
         zeros = torch.zeros(self.directions, dtype=torch.float64)
         return zeros.index_add_(0, self.direction, self.value.double().square())
 
+    def lengths(self) -> Outcomes:
+        """The length of each output's slopes, shape (m,)."""
+        if self.output is None:
+            return self.value.square().sum(0).sqrt().double()
+        zeros = torch.zeros(self.outputs, dtype=torch.float64)
+        return zeros.index_add_(0, self.output, self.value.double().square()).sqrt()
+
     def corrected(self, step: Amounts, error: Outcomes) -> "Slopes":
         r"""The least change after which ``step`` leads to ``error`` more: Broyden's, and Schubert's where sparse.
 
