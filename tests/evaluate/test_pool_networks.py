@@ -189,14 +189,14 @@ class Picky(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.equal(self.w, torch.ones_like(self.w)):
-            raise ValueError(f"cannot live at {self.w[0] != 1}")
+            raise ValueError("cannot live there")  # the same for all rows: which comes back last is chance
         return self.w * x
 
 
 def test_a_model_that_raises_gives_the_error_that_it_gives_here(pool) -> None:
     said = []
     for evaluator in (None, pool):
-        with pytest.raises(zo.EvaluationError, match="cannot live at") as caught:
+        with pytest.raises(zo.EvaluationError, match="cannot live there") as caught:
             zo.backward(Picky(), torch.sum, torch.ones(2), estimator=zo.CoordinateGradient(), evaluator=evaluator)
         said.append(str(caught.value))
         assert isinstance(caught.value.__cause__, ValueError)
