@@ -158,8 +158,9 @@ def picture(rows: list[Row]) -> None:
         name = {"FO": "backpropagation", "ZO": "function values"}[gradient]
         style = {"dense": "-", "grasp": "--"}[masks]
         text = {"dense": name, "grasp": f"{name}, 10 % of the weights"}[masks] if seed == "0" else None
-        left.plot(range(1, len(mine) + 1), reached, style, color=color, lw=1.6, label=text)
+        left.plot([int(row["epoch"]) for row in mine], reached, style, color=color, lw=1.6, label=text)
         right.plot(minutes, reached, style, color=color, lw=1.6)
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.set(xlabel="epochs", ylabel="held-out accuracy, %", title="ResNet-20, 10,000 images, one core")
     right.set(xlabel="minutes of one core")
     left.legend(loc="lower right", fontsize=8.5)
