@@ -10,7 +10,8 @@ parameters, SGD (0.1, momentum 0.9, weight decay 5e-4, cosine), masks redrawn ev
   `importance`, which draws weights each step by their last gradients, with weights 1 / p, also at lower rates: what is
   unbiased is noisy.
 
-``--scores`` compares ZO-GraSP's scores and ratios with GraSP's by autograd, at initialisation.
+``--scores`` compares ZO-GraSP's scores and ratios with GraSP's by autograd, at initialisation; and says how much of a
+gradient's energy, its squared length, a tenth of the weights holds, for each way of choosing them.
 
     OMP_NUM_THREADS=1 python benchmarks/network_training.py --data DIR      # DIR/cifar10-jpeg.npz
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 import torch
 from _machine import machine, package
 from _runner import GENERATED, RESULTS, Results, Row, sweep, table, write
-from coordinates_or_directions import data
+from coordinates_or_directions import cifar10
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
@@ -102,7 +103,7 @@ def train(task: Row) -> Row:
     torch.set_num_threads(1)
     began = time.process_time()
     seed = int(task["seed"])
-    sets = data(Path(task["data"]))
+    sets = cifar10(Path(task["data"]))
     torch.manual_seed(seed)
     model = resnet8()
     masks: zo.nn.Masks | None = None
@@ -130,7 +131,7 @@ def train(task: Row) -> Row:
 
 def scores(folder: Path, seeds: int) -> None:
     """How ZO-GraSP's scores and ratios rank beside those of autograd, at initialisation."""
-    x, y = data(folder)["train"]
+    x, y = cifar10(folder)["train"]
     x, loss_fn = x[:SCORED], partial(nn.functional.cross_entropy, target=y[:SCORED])
     found: dict[str, list[tuple[float, float, float]]] = {}
     layers: dict[str, list[dict[str, float]]] = {}
@@ -174,6 +175,66 @@ def scores(folder: Path, seeds: int) -> None:
     write(GENERATED / "grasp_scores.md", f"{text}\n{table(['layer', *shown], body)}")
 
 
+def energy(folder: Path, seeds: int) -> None:
+    """What a tenth of the weights holds of the gradient's squared length, and the noise that unbiased weights bring."""
+    sets = cifar10(folder)
+    x, y = sets["train"]
+    last, now = ((x[at : at + SCORED], y[at : at + SCORED]) for at in (0, SCORED))
+    found: dict[str, list[list[float]]] = {}
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        model = resnet8()
+        shares = {kind: ratios_of(kind, model, sets, seed) for kind in ("grasp", "noise", "magnitude", "uniform")}
+        optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
+        trainer = zo.nn.Trainer(
+            model, nn.functional.cross_entropy, optimizer, gradient="autograd", seed=seed, progress=False
+        )
+        for _ in ("at initialisation", "after an epoch"):
+            masks = zo.nn.ImportanceMasks(model, KEEP)
+            index, (g, stale) = masks.index, (flat_gradient(model, *batch) for batch in (now, last))
+            masks.observe(stale, zo.nn.Active(torch.arange(masks.total)))
+            weights = nn.utils.parameters_to_vector(model.parameters()).detach()
+            ways = {
+                "the largest of this gradient": largest(g[index]),
+                "the largest of another batch's": largest(stale[index]),
+                "the largest weights": largest(weights[index]),
+                "importance: by another batch's": masks.probabilities(),
+            }
+            for kind, kept in shares.items():
+                flat = zo.nn.RandomMasks(model, kept)
+                p = torch.zeros(masks.total, dtype=torch.float64)
+                for name, ratio in flat.ratios.items():
+                    p[flat.slices[name]] = ratio
+                ways[f"random, ratios {kind}"] = p[index]
+            squared = g[index].double().square()
+            for way, p in ways.items():
+                noise = (squared[p > 0] * (1 / p[p > 0] - 1)).sum() if bool((p > 0).all()) else torch.tensor(torch.nan)
+                numbers = [float(100 * (squared * p).sum() / squared.sum()), float(noise / squared.sum())]
+                found.setdefault(way, []).append(numbers)
+            trainer.fit(sets["train"], epochs=1, batch=BATCH)
+    rows = []
+    for way, numbers in found.items():
+        start, later = (torch.tensor(numbers[moment::2]).mean(0).tolist() for moment in (0, 1))
+        shown = ["" if math.isnan(noise) else f"{noise:.1f}" for _, noise in (start, later)]
+        rows.append([way, f"{start[0]:.1f}", f"{later[0]:.1f}", *shown])
+    head = ["a tenth of the weights", "energy at initialisation, %", "after an epoch, %"]
+    noises = ["variance with weights 1 / p, of the squared length", "after an epoch"]
+    write(GENERATED / "gradient_energy.md", table([*head, *noises], rows))
+
+
+def flat_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """All of it, by autograd."""
+    loss = nn.functional.cross_entropy(model(x), y)
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+def largest(values: Tensor) -> Tensor:
+    """1 for the tenth that is largest in magnitude, 0 for the others."""
+    chosen = torch.zeros(len(values), dtype=torch.float64)
+    chosen[values.abs().topk(round(KEEP * len(values))).indices] = 1.0
+    return chosen
+
+
 def flattened(values: Iterable[Tensor]) -> list[float]:
     """All in one list."""
     return torch.cat([value.flatten() for value in values]).tolist()
@@ -206,6 +267,7 @@ def main() -> None:
         return
     if given.scores:
         scores(given.data, given.seeds)
+        energy(given.data, given.seeds)
         return
     results = Results(RESULTS / "network_training.csv", FIELDS, KEY)
     arms = [

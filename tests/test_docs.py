@@ -3,6 +3,7 @@
 import re
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,32 @@ def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_page(path: Path) -> None:
     text = path.read_text()
     assert run(PAGES, path) == text.count("```python\n") + text.count("invisible-code-block: python\n")
+
+
+def sides(difference: str) -> tuple[str, str]:
+    """The code before and after a difference, which is the lines of a diff block."""
+    lines = difference.splitlines()
+    return tuple("\n".join(line[1:] for line in lines if line[:1] in (" ", mark)) + "\n" for mark in "-+")
+
+
+@pytest.mark.parametrize("loop", [0, 1], ids=["residual network", "transformer"])
+def test_five_lines_change_a_training_loop(loop: int) -> None:
+    text = (ROOT / "docs/howto/train.md").read_text()
+    added, *loops = re.findall(r"```diff\n(.*?)```", text, re.DOTALL)
+    changed = [line for line in (added + loops[loop]).splitlines() if line[0] in "+-"]
+    assert len(changed) <= 5
+    before, after = sides(loops[loop])
+    script = "".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[: loop + 1])
+    assert added[1:] in script
+    assert after in script
+    losses = []
+    for code in (script, script.replace(after, before)):
+        torch.manual_seed(0)
+        names: dict[str, Any] = {}
+        exec(code, names)
+        losses.append(names["loss"].item())
+    # Backpropagation before, function values after: the same training.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))

@@ -48,7 +48,7 @@ def label(axes: Axes, x: float, y: float, text: str, color: str, **settings) -> 
     axes.annotate(text, (x, y), color=color, **{"fontsize": 9.5, "va": "center", **settings})
 
 
-def save(figure: Figure, name: str) -> None:
+def save(figure: Figure, name: str, folder: Path = PICTURES) -> None:
     """Write the picture for the documentation."""
-    figure.savefig(PICTURES / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)

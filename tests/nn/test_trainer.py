@@ -152,6 +152,22 @@ def test_interrupted_between_two_steps(tmp_path: Path, number: int) -> None:
     assert same(kept.model, whole.model)
 
 
+def test_interrupted_after_the_last_step(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    loss_fn = made._stepping.loss_fn
+
+    def interrupts(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if not made.model.training:  # the validation at the end of the only epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss_fn(outputs, targets)
+
+    made._stepping.loss_fn = interrupts
+    training = made.fit(data(), data(), epochs=1, batch=100)
+    assert training.stopped == "interrupted"  # not lost: a caller with more to do stops
+    assert len(training.epochs) == 1
+    assert trainer(tmp_path).fit(data(), data(), epochs=1, batch=100).stopped == "epochs"
+
+
 def test_a_second_interruption_raises() -> None:
     with _checkpoint.Interruption().watched() as watching:
         os.kill(os.getpid(), signal.SIGINT)

@@ -190,7 +190,9 @@ class Trainer:
                 self._finish(validation, batch)
                 showing.epoch(training.epochs[-1])
                 self._save()
-        training.stopped = "epochs" if len(training.epochs) >= epochs else "patience"
+        # A signal after the last step has nothing left to stop here; the caller may have.
+        ended: Literal["epochs", "patience"] = "epochs" if len(training.epochs) >= epochs else "patience"
+        training.stopped = "interrupted" if watching.came else ended
         return training
 
     def evaluate(self, data: Data, batch: int = 256) -> dict[str, float]:
