@@ -12,7 +12,7 @@ import torch
 import zograd as zo
 from zograd import problems
 from zograd.estimators._polynomial import DIAGONAL
-from zograd.strategies import CMAES, Chooser, GaussNewton
+from zograd.strategies import CMAES, Chooser, Relay
 
 Settings = dict[str, float]
 
@@ -153,7 +153,7 @@ def _cmaes(parameters: zo.Parameters, settings: Settings, budget: int, seed: int
 
 
 def _outputs(parameters: zo.Parameters, settings: Settings, budget: int, seed: int) -> zo.Strategy:
-    return GaussNewton(parameters, evaluations=budget, seed=seed)
+    return Relay(parameters, evaluations=budget, seed=seed)
 
 
 def _model(parameters: zo.Parameters, settings: Settings, budget: int, seed: int) -> zo.Strategy:

@@ -6,6 +6,7 @@ from zograd.strategies._contest import Contest, Contestant
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
 from zograd.strategies._gauss_newton import GaussNewton
 from zograd.strategies._pilot import Pilot
+from zograd.strategies._relay import Relay
 from zograd.strategies._strategy import Step, Strategy, StrategyFactory
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "GaussNewton",
     "OptimizerFactory",
     "Pilot",
+    "Relay",
     "SchedulerFactory",
     "Step",
     "Strategy",
