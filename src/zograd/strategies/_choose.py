@@ -20,10 +20,10 @@ GRADIENTS = 5
 """The least number of full gradients that a dense metric is worth."""
 HEAT, SHARE = 64, 100
 """A heat of a contest has so many evaluations, or one in so many of the budget where that is more."""
-FEWEST, PLENTY = 16, 64
-"""Heats that a contest needs, and that it needs where blocks alone could see every parameter twice."""
-LONG = 8
-"""Evaluations a parameter from which blocks have the time to see each again and again, and win in the end."""
+FEWEST = 16
+"""Heats that a contest needs."""
+LONG = 4
+"""Evaluations a parameter from which blocks see each twice, and mostly win in the end however slowly they begin."""
 SAMPLES = 4
 """Directions a step where there is noise and many parameters."""
 PAIRS = 2
@@ -39,9 +39,8 @@ class Chooser:
     Few parameters for the budget: `FrameGradient` with `QuasiNewton`. Many: the start is evaluated four times
     (`Pilot`). With noise `RandomGradient` with `AnnealedAdam`, whose probes widen until they are clear of it. Without
     noise a `Contest`: random directions one-sided, mirrored and wide with Adam, and blocks of coordinates with
-    `BlockNewton`; who is fastest leads, and may change. Below 1,024 evaluations (4,096 where that is 4 d and more)
-    there is no room for a contest, and from 8 d on no need: blocks where they could see every parameter, and random
-    directions where not.
+    `BlockNewton`; who is fastest leads, and may change. Below 1,024 evaluations there is no room for a contest, and from
+    4 d on no need: blocks where they could see every parameter, and random directions where not.
 
     An estimator alone gets the rule that fits it: a surrogate with curvature `TrustRegion`. An optimiser alone gets
     the estimator that it needs; any other central differences where the budget pays for enough of them, and random
@@ -116,8 +115,7 @@ class Chooser:
     def _for_many(self, noise: float) -> Strategy:
         d = self.parameters.dimension
         heat = max(HEAT, self.evaluations // SHARE)
-        heats = PLENTY if self.evaluations >= 4 * d else FEWEST
-        if noise == 0.0 and heats * heat <= self.evaluations < LONG * d:
+        if noise == 0.0 and FEWEST * heat <= self.evaluations < LONG * d:
             self._report("")
             return Contest(self.parameters, field(self.parameters, self.seed), heat, self.evaluations, self._report)
         if noise == 0.0 and self.evaluations >= 2 * d:
