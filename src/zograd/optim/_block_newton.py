@@ -114,11 +114,12 @@ class BlockNewton(TrialRule):
     def _widen(self, flat: Tensor) -> None:
         """Make longer the probes that showed nothing; where most are such, by more, and so all that are as short."""
         s, active = self._now, self._now["active"]
-        longer, more = active[flat], LONGER
-        if 2 * len(longer) > len(active):
-            alike = s["lengths"] <= s["lengths"][longer].median()
-            longer, more = torch.cat([longer, alike.nonzero().squeeze(1)]).unique(), MUCH_LONGER
-        s["lengths"][longer] = (more * s["lengths"][longer]).minimum(self._least[longer].clamp(min=LONGEST))
+        longer, more = torch.zeros_like(s["lengths"], dtype=torch.bool), LONGER
+        longer[active[flat]] = True
+        if 2 * int(longer.sum()) > len(active):
+            longer, more = longer | (s["lengths"] <= s["lengths"][longer].median()), MUCH_LONGER
+        widened = (more * s["lengths"]).minimum(self._least.clamp(min=LONGEST))
+        s["lengths"] = torch.where(longer, widened, s["lengths"])
 
 
 def lowest(probes: Probes, values: Values) -> Vector:

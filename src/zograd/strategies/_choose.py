@@ -39,8 +39,8 @@ class Chooser:
     Few parameters for the budget: `FrameGradient` with `QuasiNewton`. Many: the start is evaluated four times
     (`Pilot`). With noise `RandomGradient` with `AnnealedAdam`, whose probes widen until they are clear of it. Without
     noise a `Contest`: random directions one-sided, mirrored and wide with Adam, and blocks of coordinates with
-    `BlockNewton`; who is fastest leads, and may change. Below 1,024 evaluations there is no room for a contest, and from
-    4 d on no need: blocks where they could see every parameter, and random directions where not.
+    `BlockNewton`; who is fastest leads, and may change. Below 1,024 evaluations there is no room for a contest, and
+    from 4 d on no need: blocks where they could see every parameter, and random directions where not.
 
     An estimator alone gets the rule that fits it: a surrogate with curvature `TrustRegion`. An optimiser alone gets
     the estimator that it needs; any other central differences where the budget pays for enough of them, and random
