@@ -18,7 +18,7 @@ LONGEST_FILE = 500
 
 # Bottom first. A room imports from the rows below its own, and from itself; `BESIDE` names the exceptions.
 LAYERS: list[set[str]] = [
-    {"_errors", "_typing", "_checks", "_arrays"},
+    {"_errors", "_typing", "_checks", "_arrays", "_colours"},
     {"_probes", "_leaves", "_bounds", "_units"},
     {"_parameters"},
     {"estimators", "blackbox"},

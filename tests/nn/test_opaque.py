@@ -28,6 +28,14 @@ KERNEL = torch.randn(2, 2, 3, 3, dtype=torch.float64, generator=torch.Generator(
 MATRIX = torch.randn(70, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
+CHAIN = sum(torch.eye(70, 70).roll(shift, 1) for shift in (0, 1, 2))[:68].bool()
+"""Each output depends on three neighbours of 70 inputs."""
+
+
+def chained(x: torch.Tensor) -> torch.Tensor:
+    return (x[:, :-2] * x[:, 1:-1]).sin() + x[:, 2:].square()
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "calls"),
     [
@@ -36,6 +44,7 @@ MATRIX = torch.randn(70, 4, dtype=torch.float64, generator=torch.Generator().man
         (lambda x: F.conv2d(x.tanh(), KERNEL.mean((2, 3), keepdim=True)), {"structure": "local", "reach": 0}, 2 * 2),
         (lambda x: x.flatten(1) @ MATRIX + 3, {"structure": "linear"}, 1 + 24),
         (lambda x: (x.flatten(1) @ MATRIX).tanh(), {"structure": "samplewise"}, 2 * 70),
+        (lambda x: chained(x.flatten(1)), {"structure": "sparse", "pattern": CHAIN}, 2 * 3),
         (lambda x: (x.flatten(1) @ MATRIX).tanh(), {}, 3 + 2 * 70),
         (lambda x: x.mean(0, keepdim=True).sin() * x, {}, 2 + 2 * 210),
     ],
@@ -116,6 +125,45 @@ def test_channels_are_moved_at_once(layer: nn.Module, shape: tuple[int, ...]) ->
     assert plan.totals["contraction"].queries >= 2 * each + 2
 
 
+def test_affine_parameters_cost_one_call_each() -> None:
+    layer = nn.Linear(4, 3).double()
+    x = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    calls = 0
+
+    class Device(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = layer
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            return torch.from_numpy(self.inner(x).detach().numpy())
+
+    model = zo.nn.Opaque(Device(), structure="linear", affine=True)
+    zo.nn.backward(model, lambda y: y.sin().sum(), x)
+    found = flat_grad(model)
+    layer.zero_grad()
+    layer(x).sin().sum().backward()
+    assert distance(found, flat_grad(layer)) < 1e-8
+    model.zero_grad()
+    calls = 0
+    zo.nn.backward(model, lambda y: y.sin().sum(), x)
+    asked = calls
+    device = zo.nn.Opaque(model.function, structure="linear")
+    zo.nn.backward(device, lambda y: y.sin().sum(), x)
+    calls = 0
+    zo.nn.backward(device, lambda y: y.sin().sum(), x)
+    assert calls - asked == (2 * 12 + 2 * 3) - (13 + 4)  # twice each; once each, and the centre of each tensor
+
+
+def test_patterns_that_do_not_fit() -> None:
+    pattern = torch.ones(3, 3, dtype=torch.bool)
+    model = nn.Sequential(nn.Linear(2, 2), zo.nn.Opaque(lambda x: x * 1, structure="sparse", pattern=pattern))
+    with pytest.raises(zo.ArgumentError, match="`pattern` must have shape"):
+        zo.nn.backward(model, torch.sum, torch.ones(1, 2))
+
+
 def test_channels_that_do_not_fit() -> None:
     class Inner(nn.Module):
         def __init__(self) -> None:
@@ -185,6 +233,11 @@ def test_wrong_arguments() -> None:
         ({"structure": "local"}, "`reach` must be given with"),
         ({"reach": 2}, "`reach` must be given with"),
         ({"step": -1.0}, "`step` must be a positive number"),
+        ({"structure": "sparse"}, "`pattern` must be given with"),
+        ({"pattern": torch.ones(2, 2).bool()}, "`pattern` must be given with"),
+        ({"structure": "sparse", "pattern": torch.ones(2, 2)}, "`pattern` must be a boolean tensor"),
+        ({"affine": 1}, "`affine` must be True or False"),
+        ({"affine": True, "channels": True}, "`affine` must be False with"),
         ({"channels": 1}, "`channels` must be True or False"),
         ({"structure": "local", "reach": -1}, "`reach` must be a whole number"),
     ):

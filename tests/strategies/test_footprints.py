@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zograd.strategies._footprints import Grid, colours
+from zograd._colours import colours
+from zograd.strategies._footprints import Grid
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zograd._checks import count, instance, one_of, positive, require
+from zograd._colours import colours
 from zograd.blackbox.graph import recorder
 from zograd.nn._call import Call, Inquiry, Sensitivity
 from zograd.nn._noise import step_along
 from zograd.nn._pointwise import difference
 from zograd.nn._unknown import probed, unknown
 
-Structure = Literal["elementwise", "local", "linear", "samplewise"]
+Structure = Literal["elementwise", "local", "linear", "sparse", "samplewise"]
 
 MOST_ROWS = 1024
 
@@ -55,8 +56,9 @@ class Opaque(nn.Module):
 
     **Cost**: calls of the function, on as many rows as the batch has, for each gradient: 2 where ``"elementwise"``;
     ``2 c (2 r + 1)^2`` where ``"local"`` (c channels, reach r); the number of inputs over the batch size where
-    ``"linear"``; twice the number of inputs of one sample where ``"samplewise"``; for parameters of the function's own
-    2 calls each, with ``channels`` for each entry of one channel. **Bias**: O(step^2), none where linear. **Variance**:
+    ``"linear"``; twice the number of inputs of one sample where ``"samplewise"``, of groups of inputs without a common
+    output where ``"sparse"``; for parameters of the function's own 2 calls each, 1 with ``affine``, and with
+    ``channels`` 2 for each entry of one channel. **Bias**: O(step^2), none where linear. **Variance**:
     a function with noise s adds s^2 / (2 step^2) to each entry. **When**: a network has one part that autograd does not
     see. By itself it is what the function is, and ends a graph.
 
@@ -65,8 +67,13 @@ class Opaque(nn.Module):
         structure: What may be assumed. ``"elementwise"``: every output depends on the input at its own place.
             ``"local"``: images of shape (n, c, h, w), and outputs of the same height and width, each of which depends
             on the inputs at most ``reach`` places away. ``"linear"``: rows are samples, and the function is affine.
-            ``"samplewise"``: rows are samples. ``None``: whether rows are samples is tried out.
+            ``"sparse"``: rows are samples, and outputs depend on few inputs, as ``pattern`` says. ``"samplewise"``:
+            rows are samples. ``None``: whether rows are samples is tried out.
         reach: Of ``"local"``.
+        pattern: Of ``"sparse"``: which output of a sample depends on which input of it, both counted through, shape
+            (outputs, inputs), boolean.
+        affine: Whether the outputs are affine in each of the function's own parameters: one difference over a unit is
+            then the derivative, with no step to choose.
         channels: Whether the first index of each of the function's parameters is a channel of its output, shape
             (n, channels, ...), and reaches no other, as in a linear layer or a convolution.
         step: How far to move an input. ``None`` is for smooth functions in full precision; one that rounds needs a step
@@ -74,6 +81,9 @@ class Opaque(nn.Module):
 
     Raises:
         ArgumentError: When an argument is not of its kind.
+
+    References:
+        Curtis, Powell and Reid, On the estimation of sparse Jacobian matrices, IMA J. Appl. Math. 13, 1974 (colours).
 
     Example:
         >>> import torch, zograd as zo
@@ -91,18 +101,30 @@ class Opaque(nn.Module):
         *,
         structure: Structure | None = None,
         reach: int | None = None,
+        pattern: Tensor | None = None,
+        affine: bool = False,
         channels: bool = False,
         step: float | None = None,
     ) -> None:
         super().__init__()
         require(callable(function), "function", "be callable", function, "It takes a tensor and returns one.")
         if structure is not None:
-            one_of("structure", structure, ("elementwise", "local", "linear", "samplewise"))
+            one_of("structure", structure, ("elementwise", "local", "linear", "sparse", "samplewise"))
         hint = "It is how many places away an input still counts: 1 for a 3 x 3 kernel."
         require((reach is not None) == (structure == "local"), "reach", 'be given with structure="local"', reach, hint)
         self.function = function
         self.structure = structure
         self.reach = 0 if reach is None else count("reach", reach, least=0, hint=hint)
+        hint = "It says which output (row) depends on which input (column) of a sample."
+        sparse = structure == "sparse"
+        require((pattern is not None) == sparse, "pattern", 'be given with structure="sparse"', pattern, hint)
+        if pattern is not None:
+            good = isinstance(pattern, Tensor) and pattern.dtype == torch.bool and pattern.ndim == 2
+            require(good, "pattern", "be a boolean tensor of shape (outputs, inputs)", pattern, hint)
+        self.pattern = pattern
+        self.affine = instance("affine", affine, bool, "True or False")
+        hint = "Channels are moved at once, over a step."
+        require(not (affine and channels), "affine", "be False with channels=True", affine, hint)
         self.channels = instance("channels", channels, bool, "True or False")
         self.step = None if step is None else positive("step", step, "In units of the input.")
         self._operation = Operation(self)
@@ -179,6 +201,8 @@ def opaque(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) ->
     for at in wanted:
         if at != 0 and owner.channels:
             found[at] = _channels(call, out, at)
+        elif at != 0 and owner.affine:
+            found[at] = _affine(call, out, at)
         elif at != 0:
             found[at] = probed(call, given, at, False, call.inputs[at].numel())
         elif owner.structure == "elementwise":
@@ -187,6 +211,8 @@ def opaque(call: Call, given: tuple[Sensitivity, ...], wanted: Iterable[int]) ->
             found[at] = _local(call, out, at, owner.reach)
         elif owner.structure == "linear":
             found[at] = _linear(call, out, at)
+        elif owner.structure == "sparse":
+            found[at] = _sparse(call, out, at, owner.pattern)
         elif owner.structure == "samplewise":
             found[at] = probed(call, given, at, True, call.inputs[at].numel())
         else:
@@ -210,6 +236,40 @@ def _linear(call: Call, out: Tensor, at: int) -> Tensor:
         answers = call({at: impulses.view(rows, *x.shape[1:])})[0][:number].reshape(number, -1) - still
         found.append(out.reshape(len(x), -1) @ answers.T)
     return torch.cat(found, 1).view(x.shape)
+
+
+def _affine(call: Call, out: Tensor, at: int) -> Tensor:
+    """One entry after another, a unit further: the outputs follow in a straight line."""
+    x = call.inputs[at]
+    still = call({at: x.clone()})[0]
+    found = torch.zeros_like(x).flatten()
+    for entry in range(x.numel()):
+        ahead = x.flatten().clone()
+        ahead[entry] += 1.0
+        found[entry] = ((call({at: ahead.view(x.shape)})[0] - still) * out).sum() / (ahead[entry] - x.flatten()[entry])
+    return found.view(x.shape)
+
+
+def _sparse(call: Call, out: Tensor, at: int, pattern: Tensor) -> Tensor:
+    """All inputs of one colour at once: no output depends on two of them."""
+    x = call.inputs[at]
+    flat, change_of = x.reshape(len(x), -1), out.reshape(len(out), -1)
+    fits = pattern.shape == (change_of.shape[1], flat.shape[1])
+    shapes = f"{tuple(pattern.shape)} for {change_of.shape[1]} outputs of {flat.shape[1]} inputs"
+    require(fits, "pattern", "have shape (outputs, inputs) of one sample", shapes, "Count entries through, row by row.")
+    column, row = pattern.T.cpu().nonzero().T
+    colour = colours(flat.shape[1], column, row, len(pattern))
+    found = torch.zeros_like(flat)
+    for each in range(int(colour.max()) + 1):
+        group = (colour == each).nonzero().squeeze(1).to(x.device)
+        size = call.inquiry.steps(flat[:, group])
+        ahead, behind = flat.clone(), flat.clone()
+        ahead[:, group] += size
+        behind[:, group] -= size
+        change = call({at: ahead.view(x.shape)})[0] - call({at: behind.view(x.shape)})[0]
+        sums = (change.reshape(len(x), -1) * change_of) @ pattern[:, group].to(out)
+        found[:, group] = sums / (ahead - behind)[:, group]
+    return found.view(x.shape)
 
 
 def _channels(call: Call, out: Tensor, at: int) -> Tensor:

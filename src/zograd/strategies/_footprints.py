@@ -1,9 +1,8 @@
-"""Which outputs a parameter touches, which parameters can be measured together, and pictures among the outputs."""
+"""Which outputs a parameter touches, and pictures among the outputs."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -86,33 +85,3 @@ class Grid:
         pictures = functional.conv2d(pictures[:, None], weights[None, None, :, None], padding=(reach, 0))
         pictures = functional.conv2d(pictures, weights[None, None, None, :], padding=(0, reach))[:, 0]
         return (pictures if self.channels_first else pictures.movedim(0, 2)).reshape(-1).double()
-
-
-def colours(items: int, item: Int[Tensor, " entries"], cell: Int[Tensor, " entries"], cells: int) -> Tensor:
-    """A colour for each item, such that no two of one colour share a cell: greedy, the largest first.
-
-    Args:
-        items: How many.
-        item: Sorted, shape (entries,).
-        cell: What it touches.
-        cells: How many there are.
-
-    Returns:
-        Shape (items,), integer; -1 for items that touch nothing.
-    """
-    counts = torch.bincount(item, minlength=items)
-    starts = (counts.cumsum(0) - counts).tolist()
-    sizes = counts.tolist()
-    places = cell.numpy()
-    taken: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
-    chosen = [-1] * items
-    for each in torch.argsort(counts, descending=True, stable=True).tolist():
-        if sizes[each] == 0:
-            break
-        own = places[starts[each] : starts[each] + sizes[each]]
-        colour = next((place for place, full in enumerate(taken) if not full[own].any()), len(taken))
-        if colour == len(taken):
-            taken.append(np.zeros(cells, dtype=np.bool_))
-        taken[colour][own] = True
-        chosen[each] = colour
-    return torch.tensor(chosen, dtype=torch.long)

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from zograd._colours import colours
 from zograd._parameters import Parameters
 from zograd._typing import Points, Vector
 from zograd.strategies._addresses import addresses, owners
-from zograd.strategies._footprints import Grid, colours
+from zograd.strategies._footprints import Grid
 from zograd.strategies._slopes import Amounts, Outcomes, Slopes
 
 LARGEST_MATRIX = 2**25
