@@ -1,7 +1,8 @@
 """What the suite's figures say: the default against the best tuned, surrogates against plain, both against ZeroGrads.
 
 It measures nothing: it reads what ``suite.py`` and ``zerograds.py`` have written. A ratio below 1 says that ours needed
-fewer evaluations; ``inf`` that it missed a target that the other reached, 0 that only ours reached it.
+fewer evaluations; ``inf`` that it missed a target that the other reached, 0 that only ours reached it, ``nan`` that
+neither did.
 
     OMP_NUM_THREADS=1 python benchmarks/suite.py
     python benchmarks/suite_claims.py
@@ -34,8 +35,8 @@ def median(rows: Sequence[Row], target: float) -> float:
 
 
 def ratio(ours: float, theirs: float) -> float:
-    """Ours over theirs; 0 where only ours is finite."""
-    return 0.0 if math.isinf(theirs) else ours / theirs
+    """Ours over theirs; 0 where only ours is finite, NaN where neither is."""
+    return math.nan if math.isinf(min(ours, theirs)) else 0.0 if math.isinf(theirs) else ours / theirs
 
 
 def fastest(found: Found, names: Iterable[str], target: float) -> tuple[str, float]:
@@ -89,10 +90,11 @@ def reference_lines(found: Found, case: str, reference: Sequence[Row]) -> list[l
         default, outputs = (_to(found.get(method, []), loss) for method in (DEFAULT, OUTPUTS))
         own = min((_to(found[method], loss) for method in SURROGATES if method in found), default=math.inf)
         counts = [f"{count:.0f}" for count in (spent, theirs, default, outputs, own)]
-        lines.append([case, name, len(runs), f"{loss:.3g}", *counts, theirs / min(default, outputs, own)])
+        fewer = theirs / min(default, outputs, own) if theirs else math.nan  # it ended above its start
+        lines.append([case, name, len(runs), f"{loss:.3g}", *counts, fewer])
     best = min((float(line[3]) for line in lines if line[1] != "as released"), default=0.0)
     kept = [line for line in lines if line[1] == "as released" or float(line[3]) == best]
-    return [[*line[:-1], f"{line[-1]:.0f}" if line[-1] >= 10 else f"{line[-1]:.1f}"] for line in kept]
+    return [[*line[:-1], f"{line[-1]:.3g}"] for line in kept]
 
 
 def _to(rows: Sequence[Row], loss: float) -> float:
@@ -101,9 +103,9 @@ def _to(rows: Sequence[Row], loss: float) -> float:
 
 
 def last_of(lines: Sequence[Sequence[Any]], column: int) -> np.ndarray:
-    """A column of the last line of every case: the furthest target that anybody reached."""
-    cases = dict.fromkeys(line[0] for line in lines)
-    return np.array([float([line for line in lines if line[0] == case][-1][column]) for case in cases])
+    """A column at the furthest target of every case that one of the two reached."""
+    last = {line[0]: float(line[column]) for line in lines if line[column] != "nan"}
+    return np.array(list(last.values()))
 
 
 def report(rows: Sequence[Row], reference: Sequence[Row]) -> str:
