@@ -438,7 +438,7 @@ def test_nothing_is_left_when_the_caller_ends(tmp_path, number) -> None:
     script.write_text(SCRIPT)
     process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"hangs\n"
+    assert process.stdout.readline().startswith(b"hangs")  # of both workers, maybe in one line
     while not sleeps("7504"):
         time.sleep(0.01)
     process.send_signal(number)

@@ -149,7 +149,8 @@ def test_solve_passes_its_settings_on_and_lets_them_be_replaced() -> None:
     problem = plateau()
     assert problem.solve().fun == problem.minimum
     # Central differences over a thousandth see a plateau, and stay.
-    stuck = problem.solve(40, estimator=zo.CoordinateGradient(step=1e-3), optimizer=None)
+    with pytest.warns(zo.ZogradWarning, match="all 20 values are equal"):
+        stuck = problem.solve(40, estimator=zo.CoordinateGradient(step=1e-3), optimizer=None)
     assert stuck.fun == problem.fun(problem.x0)
     assert stuck.nfev <= 40
 

@@ -50,7 +50,7 @@ def reported(path: Path, doing: str) -> Iterator[None]:
     """Turn SQLite's errors into a `RunError` that says what to do."""
     try:
         yield
-    except (sqlite3.Error, OverflowError) as error:
+    except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:  # the last of a message that quotes damage
         said = str(error)
         if "full" in said or "disk I/O" in said:
             hint = "Make room and go on; nothing that was evaluated is lost while the process lives."

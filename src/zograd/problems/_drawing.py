@@ -27,7 +27,7 @@ def module(name: str, package: str = "matplotlib") -> Any:
 
 def canvas(width: int, height: int) -> Any:
     """An Agg canvas of so many pixels; ``canvas.figure`` has one pixel an inch."""
-    figure = module("matplotlib.figure").Figure(figsize=(width, height), dpi=1)
+    figure = module("matplotlib.figure").Figure(figsize=(width, height), dpi=1, layout="none")
     return module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
 
 
