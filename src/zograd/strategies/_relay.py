@@ -9,6 +9,7 @@ from zograd._probes import Probes
 from zograd._typing import Values, Vector, Weights
 from zograd.estimators import CoordinateGradient, FrameGradient
 from zograd.optim import BlockNewton, QuasiNewton
+from zograd.strategies._choose import LARGEST_FRAME
 from zograd.strategies._descent import Descent
 from zograd.strategies._gauss_newton import GaussNewton
 from zograd.strategies._strategy import Step, Strategy
@@ -17,8 +18,6 @@ WINDOW, MEASUREMENTS = 10, 3
 """Progress is judged over a tenth of the budget, or over so many measurements where they take more."""
 LEAST = 0.05
 """A logarithm of the decrease over that, below which the steps no longer pay."""
-FRAME = 200
-"""Up to so many parameters the loss is descended in a learned frame, beyond in blocks."""
 STEP, BLOCK = 0.01, 16
 """Half the least step of slopes where a program jumps; few coordinates a block, for each of them counts."""
 
@@ -119,7 +118,7 @@ class Relay(Strategy):
 
     def _next(self) -> Descent:
         """The loss alone, from the best point."""
-        few = len(self.first.best_point) <= FRAME
+        few = len(self.first.best_point) <= LARGEST_FRAME
         estimator = FrameGradient() if few else CoordinateGradient(step=STEP)
         rule = QuasiNewton if few else partial(BlockNewton, block=BLOCK)
         descent = Descent(self.parameters, estimator=estimator, optimizer=rule, seed=self.seed)
