@@ -297,3 +297,22 @@ def test_switches_far_from_their_threshold_are_found():
     problem = led(displays=2, seed=3)
     result = problem.fit(600)
     assert result.fun == 0.0
+
+
+def test_a_run_that_was_passed_on_to_the_loss_alone_goes_on_bit_for_bit(tmp_path):
+    goal = np.linspace(-0.4, 0.4, 6)
+
+    def stairs(x):
+        turned = x - goal + 0.3 * np.roll(x - goal, 1)
+        return np.concatenate([np.round(turned * 40) / 40, np.floor((turned + 0.3) * 23) / 23, np.floor(turned * 7)])
+
+    settings = {"bounds": (-1, 1), "evaluations": 1500, "progress": False}
+    whole = zo.minimize_least_squares(stairs, np.full(6, 0.9), **settings)
+    assert "on the loss alone" in whole.message
+    settings["run"] = tmp_path / "run"
+    half = zo.minimize_least_squares(stairs, np.full(6, 0.9), callback=lambda result: result.nfev > 1100, **settings)
+    assert "on the loss alone" in half.message
+    again = zo.minimize_least_squares(stairs, np.full(6, 0.9), **settings)
+    assert half.nfev < again.nfev == whole.nfev
+    assert again.fun == whole.fun
+    assert np.array_equal(again.x, whole.x)
