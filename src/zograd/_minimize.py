@@ -56,6 +56,7 @@ def minimize(
     executor: Executor | None = None,
     run: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    common_random_numbers: bool = False,
     progress: bool | None = None,
 ) -> Result:
     """Minimise a program, from its values alone.
@@ -97,6 +98,9 @@ def minimize(
             never interrupted; only ``evaluations``, ``max_time``, ``target``, ``max_lost`` and who evaluates may be
             others. See `Run`.
         seed: Same seed, same program: same result, bit for bit.
+        common_random_numbers: For a noisy program: the two sides of a mirrored pair of probes draw the same random
+            numbers (``{seed}`` and ``ZOGRAD_SEED`` of a `Program`; ``random``, NumPy's and torch's global generators),
+            so that what the noise has in common is not in their difference; every other evaluation draws its own.
         progress: ``True`` shows a progress line with the best value and how good the gradients are (signal-to-noise
             S/N, or R² of a surrogate's forecast), ``False`` none; by default one appears on a terminal after two
             seconds.
@@ -127,16 +131,18 @@ def minimize(
     )
 
     def make(planned: int) -> tuple[Strategy, Callable[[], str]]:
-        chooser = Chooser(parameters, planned, seed)
+        chooser = Chooser(parameters, planned, seed, common_random_numbers)
         return chooser.strategy(estimator, optimizer, scheduler, strategy), lambda: chooser.said
 
     settings: dict[str, Any] = {"estimator": estimator, "optimizer": optimizer, "scheduler": scheduler, "seed": seed}
     if strategy is not None:
         settings["strategy"] = strategy
+    if common_random_numbers:
+        settings["common_random_numbers"] = True
     return minimized(
         fun, parameters, make, settings, evaluations=evaluations, max_time=max_time, target=target, callback=callback,
         on_failure=on_failure, max_lost=max_lost, workers=workers, timeout=timeout, executor=executor, run=run,
-        seed=seed, progress=progress,
+        seed=seed, common_random_numbers=common_random_numbers, progress=progress,
     )  # fmt: skip
 
 
@@ -158,6 +164,7 @@ def minimized(
     run: str | os.PathLike[str] | None,
     seed: int,
     progress: bool | None,
+    common_random_numbers: bool = False,
 ) -> Result:
     """Run a strategy over a program from start to end: what every way to minimise does, with `minimize`'s arguments.
 
@@ -174,7 +181,10 @@ def minimized(
     strategy, said = make(planned)
     if isinstance(blackbox, FunctionBox):
         blackbox = blackbox.over(parameters, one_number=strategy.shape == ())
-    evaluator = evaluator_for(policy, workers=workers, timeout=timeout, executor=executor, seed=seed)
+    evaluator = evaluator_for(
+        policy, workers=workers, timeout=timeout, executor=executor, seed=seed,
+        common_random_numbers=common_random_numbers,
+    )  # fmt: skip
     pool = evaluator if isinstance(evaluator, Pool) else contextlib.nullcontext()
     options: dict[str, Any] = {
         "evaluations": evaluations, "max_time": max_time, "target": target, "policy": policy, "evaluator": evaluator,

@@ -15,6 +15,7 @@ def evaluator_for(
     timeout: float | None = None,
     executor: Executor | None = None,
     seed: int = 0,
+    common_random_numbers: bool = False,
 ) -> Evaluator:
     """A `Pool` where workers, a time limit or an executor are asked for, else this process.
 
@@ -24,12 +25,21 @@ def evaluator_for(
         timeout: Seconds an evaluation.
         executor: Whose workers.
         seed: Of the rows' seeds.
+        common_random_numbers: Whether the two sides of a mirrored pair have one seed between them.
 
     Raises:
         ArgumentError: When an argument is wrong.
     """
     if workers is None and timeout is None and executor is None:
-        return InProcess(policy.retries, policy.wait)
+        return InProcess(policy.retries, policy.wait, seed=seed, common_random_numbers=common_random_numbers)
     if workers is None and executor is None:
         workers = 1
-    return Pool(workers, timeout=timeout, retries=policy.retries, wait=policy.wait, executor=executor, seed=seed)
+    return Pool(
+        workers,
+        timeout=timeout,
+        retries=policy.retries,
+        wait=policy.wait,
+        executor=executor,
+        seed=seed,
+        common_random_numbers=common_random_numbers,
+    )

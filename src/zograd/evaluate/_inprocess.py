@@ -16,6 +16,7 @@ from zograd._typing import Points, Vector
 from zograd.blackbox import BlackBox, TorchFunction
 from zograd.blackbox._blackbox import ROWS_AT_ONCE_BYTES
 from zograd.evaluate._evaluator import Evaluator, Finished, Status
+from zograd.evaluate._seeds import Seeds, sown
 
 LONGEST_WAIT = 60.0
 
@@ -38,19 +39,36 @@ class InProcess(Evaluator):
     Args:
         retries: How often a call that is lost is tried again; in a batch, one that is lost as a whole.
         wait: Seconds before the first of these, twice as many before each next.
+        seed: Of the rows' seeds, which there are with common random numbers only.
+        common_random_numbers: Whether ``{seed}`` of a `Program`, ``random``, NumPy and torch begin anew at every row of
+            a program of one point, at one seed for the two sides of a mirrored pair. All of them go on afterwards as if
+            they had not been touched. Else ``{seed}`` is 0, and the generators are left as they are.
 
     Cost: ``benchmarks/overhead.py`` measures what a row costs on top of the function itself.
+
+    Raises:
+        ArgumentError: When an argument is wrong; from `stream`, when a program of many points is to have common random
+            numbers.
     """
 
-    def __init__(self, retries: int = 0, wait: float = 0.1) -> None:
+    def __init__(
+        self, retries: int = 0, wait: float = 0.1, *, seed: int = 0, common_random_numbers: bool = False
+    ) -> None:
         self.retries, self.pause = count("retries", retries, least=0), positive("wait", wait, "In seconds.")
+        self.seeds = Seeds(seed, common_random_numbers)
+        self.calls = 0
 
     def stream(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
         """Evaluate, one `Finished` a call of the black box and `Probes` in it."""
+        self.seeds.must_fit(blackbox)
+        places, self.places = self.places, ()
+        if self.seeds.common and not places:
+            places = tuple((self.calls + number, 0) for number in range(1, len(probes) + 1))
+            self.calls += len(probes)
         unstructured = type(blackbox).probe in (BlackBox.probe, TorchFunction.probe)
         if unstructured and all(wave.quantity == "value" for wave in probes):
             if blackbox.rows_per_call == 1:
-                yield from self._row_by_row(blackbox, probes)
+                yield from self._row_by_row(blackbox, probes, places)
                 return
             for points, parts in _calls(probes, blackbox.rows_per_call):
                 yield from self._tried(blackbox, points, parts)
@@ -61,11 +79,17 @@ class InProcess(Evaluator):
             for rows in pieces or (range(len(wave))[start : start + size] for start in range(0, len(wave), size)):
                 yield from self._tried(blackbox.probe, wave[rows.start : rows.stop], [(call, rows)])
 
-    def _row_by_row(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
+    def _row_by_row(
+        self, blackbox: BlackBox, probes: Sequence[Probes], places: tuple[tuple[int, int], ...]
+    ) -> Iterator[Finished]:
         """One point after the other."""
         for call, wave in enumerate(probes):
             group = _Group(call, wave.center)
-            for row, evaluate in enumerate(self._evaluations(blackbox, wave)):
+            evaluations = self._evaluations(blackbox, wave)
+            if self.seeds.common:
+                seeds = self.seeds.of(wave, *places[call])
+                evaluations = (partial(_sown, seed, each) for seed, each in zip(seeds, evaluations, strict=True))
+            for row, evaluate in enumerate(evaluations):
                 started = time.perf_counter()
                 try:
                     value = evaluate()
@@ -124,6 +148,11 @@ class InProcess(Evaluator):
         for piece in attempted(evaluate, asked, parts):
             again = self.retries > 0 and _is_lost(piece)
             yield replace(piece, error=f"{piece.error} It was tried {self.retries + 1} times.") if again else piece
+
+
+def _sown(seed: int, evaluate: Callable[[], Tensor | float]) -> Tensor | float:
+    with sown(seed):
+        return evaluate()
 
 
 def _is_lost(piece: Finished) -> bool:

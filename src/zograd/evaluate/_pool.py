@@ -17,6 +17,7 @@ from zograd.evaluate._parcel import Parcel
 from zograd.evaluate._pool_backend import Backend, Box
 from zograd.evaluate._pool_wave import Wave, WaveSettings
 from zograd.evaluate._replica import Original
+from zograd.evaluate._seeds import Seeds
 
 
 @final
@@ -59,6 +60,7 @@ class Pool(Evaluator):
         recycle_after: Rows after which a worker process is replaced, for a program that leaks.
         batch: Rows at a time of a program of many points.
         seed: Of the rows' seeds.
+        common_random_numbers: Whether the two sides of a mirrored pair have one seed between them.
 
     Attributes:
         calls: The number of `Probes` evaluated so far outside a run, whose calls are numbered by it.
@@ -85,6 +87,7 @@ class Pool(Evaluator):
         recycle_after: int | None = None,
         batch: int = 32,
         seed: int = 0,
+        common_random_numbers: bool = False,
     ) -> None:
         if workers is not None:
             count("workers", workers, hint="How many evaluations run at a time.")
@@ -101,7 +104,7 @@ class Pool(Evaluator):
         self.memory = None if memory is None else count("memory", memory, hint="In bytes.")
         self.recycle_after = None if recycle_after is None else count("recycle_after", recycle_after)
         self.batch = count("batch", batch)
-        self.seed = count("seed", seed, least=0)
+        self.seeds = Seeds(seed, common_random_numbers)
         self.calls = 0
         self._backends: dict[str, Backend] = {}
         self._sent = 0
@@ -119,12 +122,13 @@ class Pool(Evaluator):
         Raises:
             ArgumentError: When the black box cannot be pickled, or the caller made a mistake that it noticed.
         """
+        self.seeds.must_fit(blackbox)
         places, self.places = self.places, ()
         if not places:
             places = tuple((self.calls + number, 0) for number in range(1, len(probes) + 1))
             self.calls += len(probes)
         backend = self._backend(blackbox)
-        settings = WaveSettings(self.retries, self.pause, self.batch, self.seed)
+        settings = WaveSettings(self.retries, self.pause, self.batch, self.seeds)
         parcel, seconds = self._parcel(blackbox, probes), self._seconds_of(blackbox)
         wave = Wave(parcel, blackbox, backend, list(probes), places, settings, seconds)
         try:

@@ -1,11 +1,9 @@
 """One wave of a pool: who gets which rows when, and what becomes of those that are lost."""
 
-import hashlib
 import heapq
 import itertools
 import math
 import pickle
-import struct
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from zograd.evaluate._evaluator import Finished, Status
 from zograd.evaluate._parcel import Parcel
 from zograd.evaluate._pool_backend import Backend, Lost, Rows, Task
 from zograd.evaluate._pool_messages import Answered, Missing, Outcome
+from zograd.evaluate._seeds import Seeds
 
 CHUNK_SECONDS = 0.1
 """What a task should cost: long against what it costs to hand it out, short against what is lost with it.
@@ -45,13 +44,13 @@ class WaveSettings(NamedTuple):
         retries: How often a lost row is tried again.
         pause: Seconds before the first of these.
         batch: Rows at a time of a program of many points.
-        seed: Of the rows' seeds.
+        seeds: Of the rows.
     """
 
     retries: int
     pause: float
     batch: int
-    seed: int
+    seeds: Seeds
 
 
 @final
@@ -147,14 +146,13 @@ class Wave:
 
     def _task(self, parts: list[tuple[int, range]]) -> Task:
         """Rows to send out together."""
-        firsts = [(call, row) for call, taken in parts for row in taken]
-        seeds = [self._seed(*place) for place in (firsts if self.each else firsts[:1])]
+        known = parts if self.each else [(parts[0][0], parts[0][1][:1])]
+        seeds = [seed for call, taken in known for seed in self._seeds(call, taken)]
         return Task(self.rows, parts, seeds, self.each, self.whole)
 
-    def _seed(self, call: int, row: int) -> int:
+    def _seeds(self, call: int, rows: range) -> list[int]:
         known_as, first = self.places[call]
-        packed = struct.pack("<3q", self.settings.seed, known_as, first + row)
-        return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
+        return self.settings.seeds.of(self.probes[call][rows.start : rows.stop], known_as, first + rows.start)
 
     def _taken(self, task: Task, returned: Answered | Missing | Lost) -> Iterator[Finished]:
         if isinstance(returned, Answered):

@@ -10,7 +10,6 @@ import copy
 import mmap
 import os
 import pickle
-import random
 import signal
 import threading
 import time
@@ -21,7 +20,6 @@ from multiprocessing.process import parent_process
 from typing import Any, final
 
 import cloudpickle
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +31,7 @@ from zograd.blackbox._program import THREADS
 from zograd.blackbox._seed import evaluation_seed
 from zograd.evaluate._pool_messages import Answered, Asked, Missing, Outcome
 from zograd.evaluate._replica import Around, Change, Replica, key_of
+from zograd.evaluate._seeds import sow
 
 EVERY_ROW = 2**62
 
@@ -177,15 +176,6 @@ def _pickled(error: BaseException) -> bytes:
         return b""
 
 
-def seeded(seed: int) -> None:
-    """Seed every global generator, so that a row's noise does not depend on which worker runs it."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - it is the user's program that draws from it
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.4 ms: it asks every kind of device
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
-
-
 @final
 class Boxes:
     """The black boxes that a worker has been sent, the last few of them, or the reason why one cannot be had."""
@@ -231,7 +221,7 @@ class Boxes:
             return box
 
         def begin(row: int) -> bool:
-            seeded(asked.seeds[row])
+            sow(asked.seeds[row])
             return started(row)
 
         if isinstance(box, Replica):

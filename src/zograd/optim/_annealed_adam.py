@@ -53,16 +53,18 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
         params: One flat tensor, in units in which 1 is a large step (as `Parameters` makes them).
         steps: The number of steps T that the budget pays for; under noise leave 8 evaluations.
         noise: The standard deviation of one value.
+        shared: Whether the two sides of a pair share the noise (common random numbers): probes are then made longer
+            only where they show nothing at all.
 
     References:
         - Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015.
     """
 
-    def __init__(self, params: Iterable[Tensor], steps: int, noise: float = 0.0) -> None:
+    def __init__(self, params: Iterable[Tensor], steps: int, noise: float = 0.0, shared: bool = False) -> None:
         count("steps", steps, hint="It is the number of gradients that the budget pays for.")
         torch.optim.Adam.__init__(self, params, lr=TRAVEL / steps**0.5, betas=(0.9, 0.99))
         self.param_groups[0].update(first=TRAVEL / steps**0.5, steps=steps, done=0, widened=1.0, noise=noise)
-        self.param_groups[0].update(checked_at=-1, settled=None)
+        self.param_groups[0].update(checked_at=-1, settled=None, shared=shared)
         if noise:
             positive("noise", noise, "It is the standard deviation of one value.")
         self._widens = False
@@ -120,7 +122,7 @@ class AnnealedAdam(StepRule, torch.optim.Adam):
         ahead, behind = np.split(array(values), 2)
         halves = np.square((ahead - behind) / 2)
         half = float(halves[~np.isnan(halves)].mean())  # of one at least, or there were no estimate
-        noise = group["noise"] ** 2 / 2
+        noise = 0.0 if group["shared"] else group["noise"] ** 2 / 2
         if half <= UNCLEAR * noise:
             length = float(probes.offsets.squared_norms(probes.center).max() / probes.dimension) ** 0.5
             group["widened"] *= 1.5 if length < WIDEST else 1.0

@@ -50,13 +50,17 @@ class Chooser:
         parameters: What is optimised.
         evaluations: The budget.
         seed: Of all that is random.
+        common_random_numbers: Whether the two sides of a pair share their noise: probes need not be clear of it then.
 
     Attributes:
         said: What was chosen and why, in words; empty where the user named both.
     """
 
-    def __init__(self, parameters: Parameters, evaluations: int, seed: int = 0) -> None:
+    def __init__(
+        self, parameters: Parameters, evaluations: int, seed: int = 0, common_random_numbers: bool = False
+    ) -> None:
         self.parameters = parameters
+        self.common_random_numbers = common_random_numbers
         self.evaluations = evaluations
         self.seed = seed
         self.said = ""
@@ -139,7 +143,7 @@ class Chooser:
     def _annealed(self, estimator: GradientEstimator, noise: float) -> OptimizerFactory:
         left = self.evaluations - (Pilot.COST + CHECKS if noise else 0)
         steps = max(1, left // estimator.evaluations(self.parameters.dimension))
-        return partial(AnnealedAdam, steps=steps, noise=noise)
+        return partial(AnnealedAdam, steps=steps, noise=noise, shared=self.common_random_numbers)
 
     def _descent(
         self, estimator: GradientEstimator, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None, why: str
