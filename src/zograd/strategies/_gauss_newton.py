@@ -13,15 +13,14 @@ from zograd._checks import count, require
 from zograd._parameters import Parameters
 from zograd._probes import Dense, Probes
 from zograd._typing import Points, Values, Vector, Weights
-from zograd.blackbox._outputs import Outputs
 from zograd.optim._step_rule import mid_step
 from zograd.strategies._footprints import Grid
-from zograd.strategies._krylov import damped_steps
+from zograd.strategies._goal import Goal
 from zograd.strategies._measurement import Measurement
 from zograd.strategies._pace import Pace
 from zograd.strategies._start import first_offsets, started
 from zograd.strategies._strategy import Step, Strategy
-from zograd.strategies._trials import BLURS, GROUP, model_steps, wave
+from zograd.strategies._trials import BLURS, GROUP, lone_step, model_steps, wave
 
 
 @final
@@ -82,7 +81,7 @@ class GaussNewton(Strategy):
     def __init__(self, x0: Any, *, goal: Any = None, evaluations: int = 1000, seed: int = 0) -> None:
         self.parameters = x0 if isinstance(x0, Parameters) else Parameters(x0)
         self.budget = count("evaluations", evaluations, hint="The budget, by which the method is chosen.")
-        self.goal = None if goal is None else Outputs.pack(goal, torch.zeros(0, dtype=torch.float64), None)[1]
+        self.goal = Goal(goal)
         self.shape: tuple[int, ...] | None = None
         self.generator = torch.Generator().manual_seed(seed)
         start = self.parameters.clip(self.parameters.initial.clone()).cpu()
@@ -111,11 +110,10 @@ class GaussNewton(Strategy):
         """What was found at the start and chosen for it, in words; empty before."""
         if self.phase == "pilot":
             return ""
-        kind = "noisy" if self.pace.noisy else "smooth" if self.pace.smooth else "with jumps"
         way = "along random directions" if self.measurement.random else "parameter by parameter"
         return (
-            f"Gauss-Newton on {self.measurement.outputs} outputs of {len(self.parameters)} parameters ({kind}; slopes "
-            f"{way}, {self.measurement.cost} evaluations each time)."
+            f"Gauss-Newton on {self.measurement.outputs} outputs of {len(self.parameters)} parameters "
+            f"({self.pace.kind}; slopes {way}, {self.measurement.cost} evaluations each time)."
         )
 
     @property
@@ -127,18 +125,7 @@ class GaussNewton(Strategy):
 
     def losses(self, values: Values) -> Weights:
         """The mean square of each output's difference from the goal."""
-        return self._differences(values).square().mean(1)
-
-    def _differences(self, values: Values) -> Tensor:
-        """Residuals, shape (n, m), in float64 on the CPU."""
-        outputs = values.detach().cpu().double().reshape(len(values), -1)
-        if self.goal is None:
-            return outputs
-        known = self.shape is not None or values.ndim > 1  # else all were lost, and their shape is not known
-        fits = self.goal.numel() in (1, outputs.shape[1]) or not known
-        hint = "It is what the outputs should be: an array of their shape, or one number."
-        require(fits, "goal", f"have the shape of an output, {tuple(values.shape[1:])}", self.goal, hint)
-        return outputs - self.goal.reshape(1, -1) if known else outputs
+        return self.goal.residuals(values, self.shape).square().mean(1)
 
     def notice(self, values: Values) -> None:
         """Remember the best of these outputs."""
@@ -149,12 +136,12 @@ class GaussNewton(Strategy):
         if self._asked is None:
             room = self.budget - self.evaluations - self.pace.noisy
             room = room if room > 0 else sys.maxsize
-            if self.phase == "measure" and room <= wave(self.measurement.cost) and self.measurement.known:
+            if self.phase == "measure" and room <= self._wave and self.measurement.known:
                 self.phase = "try"
             if self.phase == "pilot":
                 offsets = first_offsets(self.parameters, self.center, self.generator)
             elif self.phase == "measure":
-                rest = max(1, room - wave(self.measurement.cost))
+                rest = max(1, room - self._wave)
                 offsets = self.measurement.offsets(self.center, self.pace.reach, rest, self.generator)
                 offsets = self._with_center(offsets)
             else:
@@ -176,7 +163,7 @@ class GaussNewton(Strategy):
         require(values.shape[:1] == (len(probes),), "values", f"have {len(probes)} rows, one a probe", values)
         self.shape = tuple(values.shape[1:])
         self.notice(values)
-        outputs = self._differences(values)
+        outputs = self.goal.residuals(values, self.shape)
         losses = outputs.square().mean(1)
         self.evaluations += len(probes)
         self.number += 1
@@ -184,6 +171,7 @@ class GaussNewton(Strategy):
         diagnostics = {"step": self.pace.reach, "damping": self.pace.damping}
         if self.phase == "pilot":
             self._found(outputs, losses)
+            self._move_to_best(probes, outputs, losses)
         else:
             if self.pace.noisy:
                 self._again(outputs[0], losses[0])
@@ -193,6 +181,7 @@ class GaussNewton(Strategy):
                 diagnostics["measured"] = float(len(outputs))
                 self.phase = "try" if self.measurement.known else "measure"
                 self.refused = 0
+                self._move_to_best(probes, outputs, losses)
             else:
                 self._judge(outputs, losses, diagnostics)
         diagnostics["step_length"] = float((self.center - before).norm())
@@ -208,7 +197,7 @@ class GaussNewton(Strategy):
         start = started(outputs, losses)
         self.residuals, self.value, self.noise = start.residuals, start.value, start.noise
         self.pace.begin(start.smooth, start.noisy)
-        self.measurement.begin(outputs.shape[1], start.noisy, Grid.of(self.shape or ()))
+        self.measurement.begin(outputs.shape[1], Grid.of(self.shape or ()), smooth=start.smooth, noisy=start.noisy)
         self.phase = "measure"
         self.cycle = (self.value, self.evaluations)
 
@@ -225,18 +214,30 @@ class GaussNewton(Strategy):
             self.told += 1
             self.value = total / self.told
 
+    def _move_to_best(self, probes: Probes, outputs: Tensor, losses: Weights) -> None:
+        """Where few parameters jump the best probe may be worth more than any step: it is the next centre.
+
+        Among many a probe is one part in so many of a step, and slopes are those of where they were measured.
+        """
+        row = int(losses.nan_to_num(nan=math.inf).argmin())
+        if self.pace.jumps and self.measurement.few and float(losses[row]) < self.value:
+            self.center = self.parameters.clip(probes.points()[row])
+            self.residuals, self.value, self.told = outputs[row].clone(), float(losses[row]), 1
+
+    @property
+    def _wave(self) -> int:
+        """Steps tried at once."""
+        return wave(self.measurement.cost, self.pace.jumps)
+
     # --- steps
 
     def _trials(self, room: int) -> Points:
         """Offsets of the steps to try, ``room`` rows at most."""
-        slopes, rows = self.measurement.slopes, wave(self.measurement.cost)
+        slopes, rows = self.measurement.slopes, self._wave
         gradient = slopes.transposed(self.residuals)
         scale = self.measurement.movable(self.center, gradient)
         if rows == 1:
-            lengths = slopes.squares().sqrt()
-            self.widest = lengths if len(self.widest) != len(lengths) else self.widest.maximum(lengths)
-            floor = 1e-8 * float(self.widest.max()) or 1.0
-            steps = damped_steps(slopes, self.residuals, [self.pace.damping], scale / self.widest.clamp(min=floor))
+            steps, self.widest = lone_step(slopes, self.residuals, scale, self.pace.damping, self.widest)
         else:
             groups, grid, blur = rows // GROUP, self.measurement.grid, self.blur
             smooth, damping = self.pace.smooth, self.pace.damping
