@@ -39,17 +39,20 @@ class GaussNewton(Strategy):
       are moved together (Curtis, Powell and Reid), which may cost a tenth of that. Where the budget is below 3 d
       (and d above 16), or J as a matrix above 2^25 entries, it is along random directions, and the step in their span;
       but first 2 log2(d) evaluations find out whether each output belongs to one parameter.
-    * **Steps** for one damping or up to 16 are tried at once, a tenth of a measurement; of a picture also steps for
-      blurred residuals, whose slopes hold for larger moves, and where it is smooth for outputs that all count alike,
-      which keeps a sigmoid's from its wrong end. The best is taken if it is better, and every step tried
-      corrects J by Broyden's least change, so that more steps follow without a measurement as long as that pays.
+      Parameters that show nothing are moved farther; where 64 or more jump, sixteen first, to learn how far.
+    * **Steps** for one damping or up to 16 are tried at once, a tenth of a measurement, 8 at least where the program
+      jumps; of a picture also steps for blurred residuals, whose slopes hold for larger moves, and where it is smooth
+      for outputs that all count alike, which keeps a sigmoid's from its wrong end. The best is taken if it is better,
+      and every step tried corrects J by Broyden's least change, so that more steps follow without a measurement as
+      long as that pays. Where fewer than 64 parameters jump, the best probe of a measurement is taken as well.
     * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed a whole number
       apart.
     * **Under noise** the centre is part of every wave, slopes are means of the last few measurements, and what is known
       of the residuals is taken along with every step that leads where the model says, so that noise averages out. The
       answer is then the centre, with its mean loss.
 
-    Cost: a measurement has one row a group of parameters, d at most; a wave of steps 1 to 16.
+    Cost: a measurement has one row a group of parameters, d at most, the first more where parameters show nothing; a
+    wave of steps 1 to 16.
     Bias: slopes are of first order in the step, and of the smoothed program where it jumps.
     Memory: O(rows x outputs), and J.
     When to use it: whenever the loss is a sum of squares and its terms are to be had.
@@ -117,6 +120,11 @@ class GaussNewton(Strategy):
         )
 
     @property
+    def wave(self) -> int:
+        """Steps tried at once."""
+        return wave(self.measurement.cost, self.pace.jumps)
+
+    @property
     def answer(self) -> tuple[Vector, float]:
         """The best point seen; under noise the centre, with the mean of its losses."""
         if self.pace.noisy and self.told > 1:
@@ -136,12 +144,12 @@ class GaussNewton(Strategy):
         if self._asked is None:
             room = self.budget - self.evaluations - self.pace.noisy
             room = room if room > 0 else sys.maxsize
-            if self.phase == "measure" and room <= self._wave and self.measurement.known:
+            if self.phase == "measure" and room <= self.wave and self.measurement.known:
                 self.phase = "try"
             if self.phase == "pilot":
                 offsets = first_offsets(self.parameters, self.center, self.generator)
             elif self.phase == "measure":
-                rest = max(1, room - self._wave)
+                rest = max(1, room - self.wave)
                 offsets = self.measurement.offsets(self.center, self.pace.reach, rest, self.generator)
                 offsets = self._with_center(offsets)
             else:
@@ -215,25 +223,17 @@ class GaussNewton(Strategy):
             self.value = total / self.told
 
     def _move_to_best(self, probes: Probes, outputs: Tensor, losses: Weights) -> None:
-        """Where few parameters jump the best probe may be worth more than any step: it is the next centre.
-
-        Among many a probe is one part in so many of a step, and slopes are those of where they were measured.
-        """
+        """Where few parameters jump the best probe is the next centre; among many it is too small a part of a step."""
         row = int(losses.nan_to_num(nan=math.inf).argmin())
         if self.pace.jumps and self.measurement.few and float(losses[row]) < self.value:
             self.center = self.parameters.clip(probes.points()[row])
             self.residuals, self.value, self.told = outputs[row].clone(), float(losses[row]), 1
 
-    @property
-    def _wave(self) -> int:
-        """Steps tried at once."""
-        return wave(self.measurement.cost, self.pace.jumps)
-
     # --- steps
 
     def _trials(self, room: int) -> Points:
         """Offsets of the steps to try, ``room`` rows at most."""
-        slopes, rows = self.measurement.slopes, self._wave
+        slopes, rows = self.measurement.slopes, self.wave
         gradient = slopes.transposed(self.residuals)
         scale = self.measurement.movable(self.center, gradient)
         if rows == 1:
