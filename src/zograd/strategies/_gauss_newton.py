@@ -34,12 +34,13 @@ class GaussNewton(Strategy):
 
     * **A pilot** of 6 evaluations tells noise (the start twice), and jumps from smoothness (opposite points, far and
       near). Slopes are differences over 1e-3 of a unit where the program is smooth, later over less; where it jumps
-      over a tenth, and over less when little is gained: the slopes are then those of the smoothed program.
+      over a tenth, and over less when little is gained: slopes of the smoothed program.
     * **A measurement** takes d evaluations. Where parameters touch few of the outputs, those whose footprints are apart
       are moved together (Curtis, Powell and Reid), which may cost a tenth of that. Where the budget is below 3 d
       (and d above 16), or J as a matrix above 2^25 entries, it is along random directions, and the step in their span;
       but first 2 log2(d) evaluations find out whether each output belongs to one parameter.
-      Parameters that show nothing are moved farther; where 64 or more jump, sixteen first, to learn how far.
+      Parameters that show nothing are moved farther; where 64 or more jump, sixteen first, to learn how far. Fewer are
+      moved each as far as chance wants, up to 8 times the step, where the last measurement led nowhere.
     * **Steps** for one damping or up to 16 are tried at once, a tenth of a measurement, 8 at least where the program
       jumps; of a picture also steps for blurred residuals, whose slopes hold for larger moves, and where it is smooth
       for outputs that all count alike, which keeps a sigmoid's from its wrong end. The best is taken if it is better,
@@ -51,11 +52,9 @@ class GaussNewton(Strategy):
       of the residuals is taken along with every step that leads where the model says, so that noise averages out. The
       answer is then the centre, with its mean loss.
 
-    Cost: a measurement has one row a group of parameters, d at most, the first more where parameters show nothing; a
-    wave of steps 1 to 16.
+    Cost: a measurement has one row a group of parameters, d at most, more where they show nothing; a wave 1 to 16.
     Bias: slopes are of first order in the step, and of the smoothed program where it jumps.
-    Memory: O(rows x outputs), and J.
-    When to use it: whenever the loss is a sum of squares and its terms are to be had.
+    Memory: O(rows x outputs), and J. When to use it: whenever the loss is a sum of squares and its terms are to be had.
     Not when residuals move by jumps larger than themselves, or are fewer than the noise allows to be told apart.
 
     Args:
@@ -288,6 +287,7 @@ class GaussNewton(Strategy):
         patience = 5 if rows == 1 else 3
         if again or (self.value >= start and self.refused < patience):
             return
+        self.measurement.astray = self.pace.jumps and self.value >= start
         self.pace.renewed(rate * spent, spent / self.budget, self.measurement.part)
         self.phase = "measure"
         self.cycle = (self.value, self.evaluations)

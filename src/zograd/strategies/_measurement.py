@@ -62,6 +62,7 @@ class Measurement:
         random: Whether the directions are random.
         known: Whether anything was measured.
         asking: Whether the next probes ask which output belongs to which parameter.
+        astray: Whether the last measurement led nowhere: few coordinates are then moved each as far as chance wants.
         seeking: Whether the next measurement first finds out how far to look.
         scouts: The portions of such a measurement while it lasts.
         grid: The picture that the outputs form, or ``None``.
@@ -72,7 +73,9 @@ class Measurement:
         self.free = (~parameters.fixed.cpu()).nonzero()[:, 0]
         self.low, self.high = parameters.lower.cpu()[self.free], parameters.upper.cpu()[self.free]
         self.outputs, self.cost = 0, 0
-        self.noisy = self.random = self.known = self.apart = self.sharing = self.asking = self.seeking = False
+        self.noisy = self.random = self.known = self.apart = self.sharing = self.asking = self.seeking = self.astray = (
+            False
+        )
         self.rounds = 0
         self.grid: Grid | None = None
         self.slopes = Slopes.zeros(0, 0)
@@ -118,7 +121,10 @@ class Measurement:
             self._steps = torch.full((rows,), reach if reach < 0.01 else 0.3 * reach, dtype=torch.float64)
             return self.spread(self._steps[:, None] * torch.eye(rows, dtype=torch.float64)).to(center)
         here = center[self.free].double()
-        length = torch.maximum(self.parameters.granularity.cpu()[self.free], reach * self.farther.to(center))
+        length = reach * self.farther
+        if self.astray and self.few:  # a jump that hides the way at one length does not at another
+            length = length * FARTHEST ** torch.rand(len(here), dtype=torch.float64, generator=generator)
+        length = torch.maximum(self.parameters.granularity.cpu()[self.free], length.to(center))
         signs = self._signs(generator)
         outside = (here + signs * length > self.high) | (here + signs * length < self.low)
         inwards = torch.where(here - self.low > self.high - here, -1.0, 1.0).double()
@@ -140,7 +146,7 @@ class Measurement:
         return rows_of
 
     def _signs(self, generator: torch.Generator) -> Tensor:
-        """The side to which each coordinate is moved, the same in all portions of a first measurement."""
+        """The side to which each coordinate is moved."""
         if self.scouts is not None:
             return self.scouts.signs
         signs = torch.randint(2, (len(self.free),), generator=generator).double() * 2 - 1
@@ -299,6 +305,7 @@ class Measurement:
         "sharing",
         "asking",
         "seeking",
+        "astray",
         "cost",
         "rounds",
         "directions",

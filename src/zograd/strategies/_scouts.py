@@ -19,11 +19,11 @@ class Scouts:
     """The first measurement in portions: a few parameters ever farther, then all others as far as most of these needed.
 
     A switch that is moved by a tenth of its range mostly shows nothing, and a measurement that moves all switches so is
-    wasted. Sixteen of them, the silent ones moved twice as far each time, tell how far to go: 16 to 64 evaluations.
+    wasted. Sixteen of them, the silent ones moved to the other side and twice as far each time, tell how far to go.
     Where all show something at once, nothing is spent: these sixteen have then been measured, as all others will be.
 
     Args:
-        signs: The side to which each parameter is moved, shape (k,), the same for all portions.
+        signs: The side to which each parameter is moved first, shape (k,).
 
     Attributes:
         portion: The parameters to measure next; empty once all are measured.
@@ -31,7 +31,7 @@ class Scouts:
     """
 
     def __init__(self, signs: Float[Tensor, " k"]) -> None:
-        self.signs = signs
+        self.signs = signs.clone()
         # A draw of its own: where all show something, the measurement is the one that it would be without scouts.
         order = torch.randperm(len(signs), generator=torch.Generator().manual_seed(len(signs)))
         self.portion: Int[Tensor, " some"] = order[:SCOUTS].sort().values
@@ -47,6 +47,7 @@ class Scouts:
         unseen = self.portion[~seen[self.portion]]
         again = unseen[farther[unseen] < FARTHEST]
         farther[unseen] = (2 * farther[unseen]).clamp(max=FARTHEST)
+        self.signs[unseen] *= -1
         if not self.first:
             paid = len(self.portion) - len(unseen) >= PAYS * len(self.portion)
             self.portion = again if paid else again[:0]
@@ -61,7 +62,7 @@ class Scouts:
 
     def state_dict(self) -> dict[str, Any]:
         """The fields."""
-        return {"signs": self.signs, "portion": self.portion, "first": self.first}
+        return {"signs": self.signs.clone(), "portion": self.portion, "first": self.first}
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> "Scouts":

@@ -76,7 +76,7 @@ def model_steps(
 
 
 def lone_step(
-    slopes: Slopes, residuals: Outcomes, scale: Amounts, damping: float, widest: Amounts
+    slopes: Slopes, residuals: Outcomes, scale: Amounts, damping: float, widest: Tensor
 ) -> tuple[Float[Tensor, "1 k"], Amounts]:
     """The step for one damping, in units of the longest slopes that each direction ever had; and these lengths."""
     lengths = slopes.squares().sqrt()
