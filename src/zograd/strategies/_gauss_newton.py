@@ -46,11 +46,10 @@ class GaussNewton(Strategy):
       for outputs that all count alike, which keeps a sigmoid's from its wrong end. The best is taken if it is better,
       and every step tried corrects J by Broyden's least change, so that more steps follow without a measurement as
       long as that pays. Where fewer than 64 parameters jump, the best probe of a measurement is taken as well.
-    * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed a whole number
-      apart.
+    * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed a whole one apart.
     * **Under noise** the centre is part of every wave, slopes are means of the last few measurements, and what is known
-      of the residuals is taken along with every step that leads where the model says, so that noise averages out. The
-      answer is then the centre, with its mean loss.
+      of the residuals is taken along with every step that leads where the model says: noise averages out. The answer
+      is then the centre, with its mean loss.
 
     Cost: a measurement has one row a group of parameters, d at most, more where they show nothing; a wave 1 to 16.
     Bias: slopes are of first order in the step, and of the smoothed program where it jumps.
