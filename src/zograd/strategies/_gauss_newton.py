@@ -46,7 +46,7 @@ class GaussNewton(Strategy):
       for outputs that all count alike, which keeps a sigmoid's from its wrong end. The best is taken if it is better,
       and every step tried corrects J by Broyden's least change, so that more steps follow without a measurement as
       long as that pays. Where fewer than 64 parameters jump, the best probe of a measurement is taken as well.
-    * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed a whole one apart.
+    * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed one apart.
     * **Under noise** the centre is part of every wave, slopes are means of the last few measurements, and what is known
       of the residuals is taken along with every step that leads where the model says: noise averages out. The answer
       is then the centre, with its mean loss.
