@@ -299,6 +299,13 @@ def test_switches_far_from_their_threshold_are_found():
     assert result.fun == 0.0
 
 
+def test_how_far_to_look_is_found_before_all_switches_are_measured():
+    problem = led(displays=6, seed=3)  # 168 parameters
+    result = problem.fit(600, target=0.0)
+    assert result.fun == 0.0
+    assert result.nfev < 1.6 * 168
+
+
 def test_a_run_that_was_passed_on_to_the_loss_alone_goes_on_bit_for_bit(tmp_path):
     goal = np.linspace(-0.4, 0.4, 6)
 

@@ -38,7 +38,21 @@ def bent(points):
     return blobs(points) * (1 + 0.5 * points[:, :1, None])
 
 
+def switches(points):
+    """Every parameter in [0, 1] switches two outputs somewhere: most show nothing over a tenth."""
+    on = (points > torch.linspace(0.02, 0.98, points.shape[1], dtype=points.dtype)).double()
+    return torch.cat([on - 1, 0.5 * on - 0.5], 1)
+
+
+def stairs(points):
+    """Staircases of different widths: slopes are those of a smoothed program."""
+    turned = points - 0.3 * points.roll(1, 1)
+    return torch.cat([(turned * 40).round() / 40, (turned * 23).floor() / 23], 1)
+
+
 CASES = {
+    "switches": (switches, 80, 600),
+    "stairs": (stairs, 6, 600),
     "dense": (dense, 80, 1000),
     "random": (dense, 80, 100),
     "apart": (apart, 70, 600),
@@ -47,7 +61,16 @@ CASES = {
     "few": (lambda points: dense(torch.nn.functional.pad(points, (0, 76))), 4, 80),
 }
 
-LEFT = {"random": 0.3, "few": 0.81, "dense": 1e-3, "apart": 1e-3, "blobs": 1e-3, "bent": 1e-3}
+LEFT = {
+    "switches": 1e-9,
+    "stairs": 0.05,
+    "random": 0.3,
+    "few": 0.81,
+    "dense": 1e-3,
+    "apart": 1e-3,
+    "blobs": 1e-3,
+    "bent": 1e-3,
+}
 """The share of the loss that may be left; of four parameters for thirty outputs most is."""
 
 
@@ -55,6 +78,7 @@ def make(name, seed=0):
     program, dimension, budget = CASES[name]
     start = torch.full((dimension,), 0.4, dtype=torch.float64)
     goal = blobs(torch.full((1, 80), 0.6))[0] if name in ("blobs", "bent") else None
+    start = zo.Parameters(start, bounds=(0, 1)) if name == "switches" else start
     return zo.GaussNewton(start, goal=goal, evaluations=budget, seed=seed), program, budget
 
 
@@ -131,9 +155,44 @@ def test_shared_probes_are_fewer_and_come_back_one_by_one_when_they_gain_nothing
     measured = [
         step.diagnostics["measured"] for step in advanced(fit, program, budget) if "measured" in step.diagnostics
     ]
-    assert measured[0] == 80
-    assert 1 < measured[1] < 20
-    assert max(measured[2:]) == 80
+    assert sum(measured[:2]) == 80
+    assert 1 < measured[2] < 20
+    assert max(measured[3:]) == 80
+
+
+def test_switches_are_all_found_in_little_more_than_one_measurement():
+    fit, program, _ = make("switches")
+    steps = advanced(fit, program, 160)
+    measured = [int(step.diagnostics["measured"]) for step in steps if "measured" in step.diagnostics]
+    assert measured[0] == 16
+    assert 60 < max(measured) <= 80
+    assert fit.best_value == 0.0
+
+
+def test_where_few_parameters_jump_the_best_point_is_the_centre():
+    fit, program, budget = make("stairs")
+    before = float("inf")
+    while fit.evaluations < budget:
+        probes = fit.ask()
+        step = fit.tell(program(probes.points()))
+        assert fit.value == step.best_value <= before
+        assert torch.equal(fit.center, step.best_point)
+        assert fit.losses(program(fit.center[None])).item() == fit.value
+        before = fit.value
+
+
+def test_where_the_last_measurement_led_nowhere_few_parameters_are_moved_each_as_far_as_chance_wants():
+    fit, _, budget = make("stairs")
+    lengths = []
+    while fit.evaluations < budget // 2:
+        probes, measuring = fit.ask(), fit.phase == "measure"
+        if measuring:
+            lengths.append(probes.offsets.dense(probes.center).abs().sum(1))
+        outputs = stairs(probes.center[None]) if fit.evaluations else stairs(probes.points()[:1])
+        fit.tell(outputs.expand(len(probes), -1))  # nothing that is tried shows anything
+    assert lengths[0].std() < 1e-9
+    assert all(length.std() > 0.1 * length.mean() for length in lengths[1:])
+    assert len(lengths) > 2
 
 
 def test_one_row_a_probe_is_asked_for():

@@ -52,6 +52,13 @@ def test_where_steps_pay_no_more_the_loss_goes_on_and_gains(d, rule):
     assert value == steps[-1].best_value == relay.losses(stairs(point[None])).item()
 
 
+def test_few_parameters_are_passed_on_long_before_a_tenth_of_a_large_budget():
+    relay = make(6, 100_000)
+    while relay.then is None:
+        last = drive(relay, stairs, 1)[-1]
+        assert last.evaluations < 2000
+
+
 def test_a_smooth_program_is_never_passed_on():
     relay = make(6, 600)
     drive(relay, bowl, 590)

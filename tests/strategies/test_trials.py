@@ -10,7 +10,12 @@ from zograd.strategies._trials import FAR, equalised, wave
 
 @pytest.mark.parametrize(("cost", "rows"), [(2, 1), (31, 1), (32, 4), (100, 12), (1024, 16)])
 def test_a_wave_is_a_small_part_of_a_measurement(cost, rows):
-    assert wave(cost) == rows
+    assert wave(cost, jumps=False) == rows
+
+
+@pytest.mark.parametrize(("cost", "rows"), [(2, 8), (31, 8), (64, 8), (100, 12), (1024, 16)])
+def test_where_the_program_jumps_a_wave_is_eight_steps_at_least(cost, rows):
+    assert wave(cost, jumps=True) == rows
 
 
 def test_lengths_are_those_of_the_matrix_and_of_its_entries(generator):

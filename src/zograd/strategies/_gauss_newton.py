@@ -13,15 +13,14 @@ from zograd._checks import count, require
 from zograd._parameters import Parameters
 from zograd._probes import Dense, Probes
 from zograd._typing import Points, Values, Vector, Weights
-from zograd.blackbox._outputs import Outputs
 from zograd.optim._step_rule import mid_step
 from zograd.strategies._footprints import Grid
-from zograd.strategies._krylov import damped_steps
+from zograd.strategies._goal import Goal
 from zograd.strategies._measurement import Measurement
 from zograd.strategies._pace import Pace
 from zograd.strategies._start import first_offsets, started
 from zograd.strategies._strategy import Step, Strategy
-from zograd.strategies._trials import BLURS, GROUP, model_steps, wave
+from zograd.strategies._trials import BLURS, GROUP, lone_step, model_steps, wave
 
 
 @final
@@ -35,25 +34,26 @@ class GaussNewton(Strategy):
 
     * **A pilot** of 6 evaluations tells noise (the start twice), and jumps from smoothness (opposite points, far and
       near). Slopes are differences over 1e-3 of a unit where the program is smooth, later over less; where it jumps
-      over a tenth, and over less when little is gained: the slopes are then those of the smoothed program.
+      over a tenth, and over less when little is gained: slopes of the smoothed program.
     * **A measurement** takes d evaluations. Where parameters touch few of the outputs, those whose footprints are apart
       are moved together (Curtis, Powell and Reid), which may cost a tenth of that. Where the budget is below 3 d
       (and d above 16), or J as a matrix above 2^25 entries, it is along random directions, and the step in their span;
       but first 2 log2(d) evaluations find out whether each output belongs to one parameter.
-    * **Steps** for one damping or up to 16 are tried at once, a tenth of a measurement; of a picture also steps for
-      blurred residuals, whose slopes hold for larger moves, and where it is smooth for outputs that all count alike,
-      which keeps a sigmoid's from its wrong end. The best is taken if it is better, and every step tried
-      corrects J by Broyden's least change, so that more steps follow without a measurement as long as that pays.
-    * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed a whole number
-      apart.
+      Parameters that show nothing are moved farther; where 64 or more jump, sixteen first, to learn how far. Fewer are
+      moved each as far as chance wants, up to 8 times the step, where the last measurement led nowhere.
+    * **Steps** for one damping or up to 16 are tried at once, a tenth of a measurement, 8 at least where the program
+      jumps; of a picture also steps for blurred residuals, whose slopes hold for larger moves, and where it is smooth
+      for outputs that all count alike, which keeps a sigmoid's from its wrong end. The best is taken if it is better,
+      and every step tried corrects J by Broyden's least change, so that more steps follow without a measurement as
+      long as that pays. Where fewer than 64 parameters jump, the best probe of a measurement is taken as well.
+    * **Bounds** hold a parameter still where its gradient leads out of them. Whole numbers are probed one apart.
     * **Under noise** the centre is part of every wave, slopes are means of the last few measurements, and what is known
-      of the residuals is taken along with every step that leads where the model says, so that noise averages out. The
-      answer is then the centre, with its mean loss.
+      of the residuals is taken along with every step that leads where the model says: noise averages out. The answer
+      is then the centre, with its mean loss.
 
-    Cost: a measurement has one row a group of parameters, d at most; a wave of steps 1 to 16.
+    Cost: a measurement has one row a group of parameters, d at most, more where they show nothing; a wave 1 to 16.
     Bias: slopes are of first order in the step, and of the smoothed program where it jumps.
-    Memory: O(rows x outputs), and J.
-    When to use it: whenever the loss is a sum of squares and its terms are to be had.
+    Memory: O(rows x outputs), and J. When to use it: whenever the loss is a sum of squares and its terms are to be had.
     Not when residuals move by jumps larger than themselves, or are fewer than the noise allows to be told apart.
 
     Args:
@@ -82,7 +82,7 @@ class GaussNewton(Strategy):
     def __init__(self, x0: Any, *, goal: Any = None, evaluations: int = 1000, seed: int = 0) -> None:
         self.parameters = x0 if isinstance(x0, Parameters) else Parameters(x0)
         self.budget = count("evaluations", evaluations, hint="The budget, by which the method is chosen.")
-        self.goal = None if goal is None else Outputs.pack(goal, torch.zeros(0, dtype=torch.float64), None)[1]
+        self.goal = Goal(goal)
         self.shape: tuple[int, ...] | None = None
         self.generator = torch.Generator().manual_seed(seed)
         start = self.parameters.clip(self.parameters.initial.clone()).cpu()
@@ -111,12 +111,16 @@ class GaussNewton(Strategy):
         """What was found at the start and chosen for it, in words; empty before."""
         if self.phase == "pilot":
             return ""
-        kind = "noisy" if self.pace.noisy else "smooth" if self.pace.smooth else "with jumps"
         way = "along random directions" if self.measurement.random else "parameter by parameter"
         return (
-            f"Gauss-Newton on {self.measurement.outputs} outputs of {len(self.parameters)} parameters ({kind}; slopes "
-            f"{way}, {self.measurement.cost} evaluations each time)."
+            f"Gauss-Newton on {self.measurement.outputs} outputs of {len(self.parameters)} parameters "
+            f"({self.pace.kind}; slopes {way}, {self.measurement.cost} evaluations each time)."
         )
+
+    @property
+    def wave(self) -> int:
+        """Steps tried at once."""
+        return wave(self.measurement.cost, self.pace.jumps)
 
     @property
     def answer(self) -> tuple[Vector, float]:
@@ -127,18 +131,7 @@ class GaussNewton(Strategy):
 
     def losses(self, values: Values) -> Weights:
         """The mean square of each output's difference from the goal."""
-        return self._differences(values).square().mean(1)
-
-    def _differences(self, values: Values) -> Tensor:
-        """Residuals, shape (n, m), in float64 on the CPU."""
-        outputs = values.detach().cpu().double().reshape(len(values), -1)
-        if self.goal is None:
-            return outputs
-        known = self.shape is not None or values.ndim > 1  # else all were lost, and their shape is not known
-        fits = self.goal.numel() in (1, outputs.shape[1]) or not known
-        hint = "It is what the outputs should be: an array of their shape, or one number."
-        require(fits, "goal", f"have the shape of an output, {tuple(values.shape[1:])}", self.goal, hint)
-        return outputs - self.goal.reshape(1, -1) if known else outputs
+        return self.goal.residuals(values, self.shape).square().mean(1)
 
     def notice(self, values: Values) -> None:
         """Remember the best of these outputs."""
@@ -149,12 +142,12 @@ class GaussNewton(Strategy):
         if self._asked is None:
             room = self.budget - self.evaluations - self.pace.noisy
             room = room if room > 0 else sys.maxsize
-            if self.phase == "measure" and room <= wave(self.measurement.cost) and self.measurement.known:
+            if self.phase == "measure" and room <= self.wave and self.measurement.known:
                 self.phase = "try"
             if self.phase == "pilot":
                 offsets = first_offsets(self.parameters, self.center, self.generator)
             elif self.phase == "measure":
-                rest = max(1, room - wave(self.measurement.cost))
+                rest = max(1, room - self.wave)
                 offsets = self.measurement.offsets(self.center, self.pace.reach, rest, self.generator)
                 offsets = self._with_center(offsets)
             else:
@@ -176,7 +169,7 @@ class GaussNewton(Strategy):
         require(values.shape[:1] == (len(probes),), "values", f"have {len(probes)} rows, one a probe", values)
         self.shape = tuple(values.shape[1:])
         self.notice(values)
-        outputs = self._differences(values)
+        outputs = self.goal.residuals(values, self.shape)
         losses = outputs.square().mean(1)
         self.evaluations += len(probes)
         self.number += 1
@@ -184,6 +177,7 @@ class GaussNewton(Strategy):
         diagnostics = {"step": self.pace.reach, "damping": self.pace.damping}
         if self.phase == "pilot":
             self._found(outputs, losses)
+            self._move_to_best(probes, outputs, losses)
         else:
             if self.pace.noisy:
                 self._again(outputs[0], losses[0])
@@ -193,6 +187,7 @@ class GaussNewton(Strategy):
                 diagnostics["measured"] = float(len(outputs))
                 self.phase = "try" if self.measurement.known else "measure"
                 self.refused = 0
+                self._move_to_best(probes, outputs, losses)
             else:
                 self._judge(outputs, losses, diagnostics)
         diagnostics["step_length"] = float((self.center - before).norm())
@@ -208,7 +203,7 @@ class GaussNewton(Strategy):
         start = started(outputs, losses)
         self.residuals, self.value, self.noise = start.residuals, start.value, start.noise
         self.pace.begin(start.smooth, start.noisy)
-        self.measurement.begin(outputs.shape[1], start.noisy, Grid.of(self.shape or ()))
+        self.measurement.begin(outputs.shape[1], Grid.of(self.shape or ()), smooth=start.smooth, noisy=start.noisy)
         self.phase = "measure"
         self.cycle = (self.value, self.evaluations)
 
@@ -225,18 +220,22 @@ class GaussNewton(Strategy):
             self.told += 1
             self.value = total / self.told
 
+    def _move_to_best(self, probes: Probes, outputs: Tensor, losses: Weights) -> None:
+        """Where few parameters jump the best probe is the next centre; among many it is too small a part of a step."""
+        row = int(losses.nan_to_num(nan=math.inf).argmin())
+        if self.pace.jumps and self.measurement.few and float(losses[row]) < self.value:
+            self.center = self.parameters.clip(probes.points()[row])
+            self.residuals, self.value, self.told = outputs[row].clone(), float(losses[row]), 1
+
     # --- steps
 
     def _trials(self, room: int) -> Points:
         """Offsets of the steps to try, ``room`` rows at most."""
-        slopes, rows = self.measurement.slopes, wave(self.measurement.cost)
+        slopes, rows = self.measurement.slopes, self.wave
         gradient = slopes.transposed(self.residuals)
         scale = self.measurement.movable(self.center, gradient)
         if rows == 1:
-            lengths = slopes.squares().sqrt()
-            self.widest = lengths if len(self.widest) != len(lengths) else self.widest.maximum(lengths)
-            floor = 1e-8 * float(self.widest.max()) or 1.0
-            steps = damped_steps(slopes, self.residuals, [self.pace.damping], scale / self.widest.clamp(min=floor))
+            steps, self.widest = lone_step(slopes, self.residuals, scale, self.pace.damping, self.widest)
         else:
             groups, grid, blur = rows // GROUP, self.measurement.grid, self.blur
             smooth, damping = self.pace.smooth, self.pace.damping
@@ -287,6 +286,7 @@ class GaussNewton(Strategy):
         patience = 5 if rows == 1 else 3
         if again or (self.value >= start and self.refused < patience):
             return
+        self.measurement.astray = self.pace.jumps and self.value >= start
         self.pace.renewed(rate * spent, spent / self.budget, self.measurement.part)
         self.phase = "measure"
         self.cycle = (self.value, self.evaluations)

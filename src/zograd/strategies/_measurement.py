@@ -11,6 +11,7 @@ from zograd._parameters import Parameters
 from zograd._typing import Points, Vector
 from zograd.strategies._addresses import addresses, owners
 from zograd.strategies._footprints import Grid
+from zograd.strategies._scouts import FARTHEST, Scouts
 from zograd.strategies._slopes import Amounts, Outcomes, Slopes
 
 LARGEST_MATRIX = 2**25
@@ -29,8 +30,6 @@ LEAK = 0.2
 """The share of the change that may come from outside the footprints before all are measured one by one again."""
 ADDRESSES = 8
 """Owners are looked for where that costs at most one in so many evaluations of the budget."""
-FARTHEST = 8.0
-"""Probes of a coordinate that has shown no effect so far reach up to so many times farther."""
 SILENT = 0.25
 """From this share of such coordinates on all are measured one by one."""
 MEAN = 20
@@ -63,6 +62,9 @@ class Measurement:
         random: Whether the directions are random.
         known: Whether anything was measured.
         asking: Whether the next probes ask which output belongs to which parameter.
+        astray: Whether the last measurement led nowhere: few coordinates are then moved each as far as chance wants.
+        seeking: Whether the next measurement first finds out how far to look.
+        scouts: The portions of such a measurement while it lasts.
         grid: The picture that the outputs form, or ``None``.
     """
 
@@ -71,17 +73,20 @@ class Measurement:
         self.free = (~parameters.fixed.cpu()).nonzero()[:, 0]
         self.low, self.high = parameters.lower.cpu()[self.free], parameters.upper.cpu()[self.free]
         self.outputs, self.cost = 0, 0
-        self.noisy = self.random = self.known = self.apart = self.sharing = self.asking = False
+        self.noisy = self.random = self.known = self.apart = self.sharing = self.asking = self.seeking = self.astray = (
+            False
+        )
         self.rounds = 0
         self.grid: Grid | None = None
         self.slopes = Slopes.zeros(0, 0)
         self.farther = torch.ones(len(self.free), dtype=torch.float64)
+        self.scouts: Scouts | None = None
         self.directions = torch.zeros(0, 0, dtype=torch.float64)
         self._shared: Shared | None = None
         self._groups = torch.zeros(0, dtype=torch.long)
         self._steps = torch.zeros(0, dtype=torch.float64)
 
-    def begin(self, outputs: int, noisy: bool, grid: Grid | None) -> None:
+    def begin(self, outputs: int, grid: Grid | None, *, smooth: bool, noisy: bool) -> None:
         """Choose how to measure, once it is known what one evaluation gives."""
         self.outputs, self.noisy, self.grid = outputs, noisy, grid
         free = len(self.free)
@@ -93,6 +98,12 @@ class Measurement:
             self.asking = not noisy and free >= MANY and ADDRESSES * len(addresses(free)) <= self.budget
         else:
             self.slopes = Slopes.zeros(free, outputs)
+            self.seeking = not (self.few or smooth or noisy)
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few parameters to look for footprints."""
+        return len(self.free) < MANY
 
     def part(self) -> bool:
         """Measure one by one from now on, if probes were shared; else share them again. Whether they were shared."""
@@ -110,8 +121,11 @@ class Measurement:
             self._steps = torch.full((rows,), reach if reach < 0.01 else 0.3 * reach, dtype=torch.float64)
             return self.spread(self._steps[:, None] * torch.eye(rows, dtype=torch.float64)).to(center)
         here = center[self.free].double()
-        length = torch.maximum(self.parameters.granularity.cpu()[self.free], reach * self.farther.to(center))
-        signs = torch.randint(2, here.shape, generator=generator).double() * 2 - 1
+        length = reach * self.farther
+        if self.astray and self.few:  # a jump that hides the way at one length does not at another
+            length = length * FARTHEST ** torch.rand(len(here), dtype=torch.float64, generator=generator)
+        length = torch.maximum(self.parameters.granularity.cpu()[self.free], length.to(center))
+        signs = self._signs(generator)
         outside = (here + signs * length > self.high) | (here + signs * length < self.low)
         inwards = torch.where(here - self.low > self.high - here, -1.0, 1.0).double()
         wanted = here + torch.where(outside, inwards, signs) * length
@@ -131,9 +145,22 @@ class Measurement:
         rows_of[groups[measured], self.free[measured]] = self._steps[measured].to(center)
         return rows_of
 
+    def _signs(self, generator: torch.Generator) -> Tensor:
+        """The side to which each coordinate is moved."""
+        if self.scouts is not None:
+            return self.scouts.signs
+        signs = torch.randint(2, (len(self.free),), generator=generator).double() * 2 - 1
+        if self.seeking:
+            self.scouts, self.seeking = Scouts(signs), False
+        return signs
+
     def _grouped(self, generator: torch.Generator) -> tuple[Tensor, int]:
         """The group of each coordinate (-1 for none), and how many groups there are."""
         free = len(self.free)
+        if self.scouts is not None:
+            groups, portion = torch.full((free,), -1), self.scouts.portion
+            groups[portion] = torch.arange(len(portion))
+            return groups, len(portion)
         if self.apart:
             self._mix()
         self._shared = self._footprints()
@@ -173,7 +200,6 @@ class Measurement:
         if self.asking:
             self._own(change)
             return
-        self.known = True
         good = change.isfinite().all(1)
         if self.random:
             slopes = Slopes.zeros(len(change), self.outputs)
@@ -189,12 +215,21 @@ class Measurement:
             found = (change[self._groups[picked]] / self._steps[picked, None]).to(matrix)
             # Under noise the mean of the last few; they are forgotten when the centre has moved far.
             matrix[picked] = torch.lerp(matrix[picked], found, 1 / (self.rounds + 1)) if self.noisy else found
-            silent = picked[(found == 0).all(1)]
-            self.farther[silent] = (2 * self.farther[silent]).clamp(max=FARTHEST)
             self.rounds = min(self.rounds + 1, MEAN - 1)
-            whole = len(picked) == len(self.free) >= MANY
+            measured = len(picked)
+            if self.scouts is not None:
+                measured += len(self.free) - len(self.scouts.portion)
+                self.scouts.told((matrix != 0).any(1), self.farther)
+                if len(self.scouts.portion):
+                    return
+                self.scouts = None
+            else:
+                silent = picked[(found == 0).all(1)]
+                self.farther[silent] = (2 * self.farther[silent]).clamp(max=FARTHEST)
+            whole = measured == len(self.free) >= MANY
             if whole and not self.noisy:
                 self.slopes = self.slopes.thinned(NEGLIGIBLE, SPARSE)
+        self.known = True
 
     def _own(self, change: Float[Tensor, "rows m"]) -> None:
         """Slopes from who owns which output, at once; random directions stay where outputs have many owners."""
@@ -269,6 +304,8 @@ class Measurement:
         "apart",
         "sharing",
         "asking",
+        "seeking",
+        "astray",
         "cost",
         "rounds",
         "directions",
@@ -278,11 +315,14 @@ class Measurement:
     def state_dict(self) -> dict[str, Any]:
         """What was measured, and how."""
         state: dict[str, Any] = {name: getattr(self, name) for name in self.KEPT}
-        return state | {"slopes": self.slopes.state_dict(), "grid": None if self.grid is None else self.grid.sizes}
+        state["grid"] = None if self.grid is None else self.grid.sizes
+        state["scouts"] = None if self.scouts is None else self.scouts.state_dict()
+        return state | {"slopes": self.slopes.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave, between two steps."""
         for name in self.KEPT:
             setattr(self, name, state[name])
         self.grid = None if state["grid"] is None else Grid(*state["grid"])
+        self.scouts = None if state["scouts"] is None else Scouts.of(state["scouts"])
         self.slopes = Slopes(**state["slopes"])

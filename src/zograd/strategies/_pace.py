@@ -31,6 +31,16 @@ class Pace:
     damping: float = 1e-2
     raised: float = 2.0
 
+    @property
+    def kind(self) -> str:
+        """What kind of program it is, in words."""
+        return "noisy" if self.noisy else "smooth" if self.smooth else "with jumps"
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the program is neither smooth nor noisy."""
+        return not (self.smooth or self.noisy)
+
     def begin(self, smooth: bool, noisy: bool) -> None:
         """Choose both for this kind of program."""
         self.smooth, self.noisy = smooth, noisy

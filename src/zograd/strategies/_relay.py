@@ -14,8 +14,9 @@ from zograd.strategies._descent import Descent
 from zograd.strategies._gauss_newton import GaussNewton
 from zograd.strategies._strategy import Step, Strategy
 
-WINDOW, MEASUREMENTS = 10, 3
-"""Progress is judged over a tenth of the budget, or over so many measurements where they take more."""
+WINDOW, MEASUREMENTS, SWEEPS = 10, 3, 10
+"""Progress is judged over a tenth of the budget; but over no fewer than so many measurements, as they are, and no more
+than so many of all parameters one by one with a wave of steps each: few parameters need no tenth of a large budget."""
 LEAST = 0.05
 """A logarithm of the decrease over that, below which the steps no longer pay."""
 STEP, BLOCK = 0.01, 16
@@ -24,7 +25,9 @@ STEP, BLOCK = 0.01, 16
 
 @final
 class Relay(Strategy):
-    r"""`GaussNewton`; where the program jumps and a tenth of the budget gains less than 5 %, the loss alone goes on.
+    r"""`GaussNewton`; where the program jumps and its steps pay no more, the loss alone goes on.
+
+    They pay no more when a tenth of the budget, or ten measurements where these take less, gained less than 5 %.
 
     Slopes over a step say what the smoothed outputs do. Once they fit, what is left is in the jumps (single photons,
     edges in single pixels), which slopes average out. A direct look at the loss still finds it: up to 200 parameters
@@ -108,9 +111,10 @@ class Relay(Strategy):
     def _stalled(self, step: Step) -> bool:
         """Whether what was gained since the last mark is too little to go on; where not, this is the next mark."""
         first, (spent, before) = self.first, self._mark
-        if first.phase == "pilot" or first.pace.smooth or first.pace.noisy:
+        if first.phase == "pilot" or not first.pace.jumps:
             return False
-        window = max(first.budget // WINDOW, MEASUREMENTS * first.measurement.cost)
+        sweeps = SWEEPS * (len(first.measurement.free) + first.wave)
+        window = max(min(first.budget // WINDOW, sweeps), MEASUREMENTS * first.measurement.cost)
         if step.evaluations - spent < window:
             return False
         self._mark = (step.evaluations, first.best_value)

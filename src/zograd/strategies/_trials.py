@@ -18,6 +18,8 @@ GROUP = 4
 """Steps of one kind in a wave."""
 FACTORS = (10.0, 1.0, 0.1, 0.01)
 """Dampings tried at once, times the one that was best."""
+JUMPING = 2 * GROUP
+"""Steps tried at once where the program jumps, at least: a lone step is then a draw and tells little of its damping."""
 OTHERS = (100.0, 3.0, 0.3, 0.001)
 """More of them, where the outputs are no picture."""
 BLURS = (1.0, 2.0, 4.0)
@@ -28,9 +30,9 @@ FAR = 30.0
 """No output asks for more than so many times the move that the median output asks for."""
 
 
-def wave(cost: int) -> int:
+def wave(cost: int, jumps: bool) -> int:
     """How many steps are tried at once, where a measurement costs so many evaluations."""
-    wanted = cost // SHARE
+    wanted = max(cost // SHARE, JUMPING if jumps else 1)
     return 1 if wanted < GROUP else min(TRIALS, wanted - wanted % GROUP)
 
 
@@ -71,6 +73,16 @@ def model_steps(
                 width = BLURS[(blur + each) % len(BLURS)]
                 steps.append(damped_steps(slopes, residuals, dampings, scale, partial(grid.blurred, width=width)))
     return torch.cat(steps)
+
+
+def lone_step(
+    slopes: Slopes, residuals: Outcomes, scale: Amounts, damping: float, widest: Tensor
+) -> tuple[Float[Tensor, "1 k"], Amounts]:
+    """The step for one damping, in units of the longest slopes that each direction ever had; and these lengths."""
+    lengths = slopes.squares().sqrt()
+    widest = lengths if len(widest) != len(lengths) else widest.maximum(lengths)
+    floor = 1e-8 * float(widest.max()) or 1.0
+    return damped_steps(slopes, residuals, [damping], scale / widest.clamp(min=floor)), widest
 
 
 def equalised(slopes: Slopes, residuals: Outcomes) -> tuple[Outcomes, Outcomes]:
