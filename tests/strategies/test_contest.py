@@ -221,9 +221,7 @@ def test_blocks_whose_first_sweep_satisfies_lead_before_anybody_else_has_begun()
     assert (row, contest.contestants[row].name) == (1, "blocks")
     assert torch.equal(center, START)
     assert leaders(contest) == f"blocks from {contest.evaluations} on"
-    assert (
-        contest.evaluations == 1 + 16 + 1
-    )  # the start, two blocks: 2 d evaluations though a heat is 2; the end
+    assert contest.evaluations == 1 + 16 + 1  # the start, two blocks: 2 d evaluations though a heat is 2; the end
 
 
 @pytest.mark.parametrize(("rate", "leads"), [(1e-2, "directions"), (1e-5, "blocks")])
