@@ -110,10 +110,13 @@ def test_many_parameters_and_no_noise_make_a_contest_which_says_who_leads(d, eva
     assert chooser.said.endswith("led by somebody.")
 
 
-@pytest.mark.parametrize(("d", "share"), [(300, 1.0), (2500, 1.0), (10000, 0.5)])
-def test_beyond_2500_parameters_rates_fall_so_that_steps_are_no_longer(d, share):
-    rates = {one.name: one.rate for one in field(zo.Parameters(torch.zeros(d)), 0) if one.rate}
-    assert rates == pytest.approx(dict(zip(DIRECTIONS, [0.01 * share, 0.01 * share, 0.1 * share], strict=True)))
+@pytest.mark.parametrize(("d", "rates"), [(2500, (0.01, 0.005)), (10000, (0.005, 0.005)), (40000, (0.0025, 0.0025))])
+def test_steps_of_those_who_look_near_are_no_longer_than_half_a_unit(d, rates):
+    found = {one.name: one.rate for one in field(zo.Parameters(torch.zeros(d)), 0) if one.rate}
+    assert found == pytest.approx(dict(zip(DIRECTIONS, (*rates, 0.1), strict=True)))
+    near = field(zo.Parameters(torch.zeros(d)), 0, few=True)[1]
+    assert near.rate == pytest.approx(rates[0])
+    assert near.make().estimator.samples == 4
 
 
 def test_a_flat_program_is_told_of_where_blocks_begin():

@@ -10,14 +10,14 @@ from zograd.optim import BlockNewton
 from zograd.strategies._contest import Contestant
 from zograd.strategies._descent import Descent, OptimizerFactory
 
-SAMPLES, PAIRS = 8, 4
-"""Directions a step, and pairs of those mirrored near."""
+SAMPLES, PAIRS, MORE = 8, 2, 4
+"""Directions a step, and pairs of those mirrored near; more of them in a long run, which ends where chance is felt."""
 FORWARD, NEAR, WIDE = 1e-3, 0.04, 0.2
 """How far one-sided, mirrored and wide mirrored directions look, in units of the parameters."""
-RATE, WIDE_RATE = 0.01, 0.1
-"""Adam's first learning rates for those who look near, and wide."""
-FULL = 2500
-"""Parameters up to which they are that. Beyond, 1 / sqrt(d): a step, most of which is chance, stays as long."""
+RATE, NEAR_RATE, WIDE_RATE = 0.01, 0.005, 0.1
+"""Adam's first learning rates for them; that of one-sided directions for mirrored ones where they are as many."""
+LONGEST = 0.5
+"""Adam moves all coordinates by about its rate, mostly by chance: for those who look near, no further in all."""
 BLOCK = 64
 """Coordinates that move together."""
 LENGTH = 0.05
@@ -39,18 +39,18 @@ def field(parameters: Parameters, seed: int, few: bool = False) -> list[Contesta
 
         return Contestant(name, made, rate)
 
-    shorter = min(1.0, (FULL / parameters.dimension) ** 0.5)
-    rate, wide_rate = shorter * RATE, shorter * WIDE_RATE
-    adam, wide = (partial(torch.optim.Adam, lr=one) for one in (rate, wide_rate))
+    most = LONGEST / parameters.dimension**0.5
+    rate, near_rate = min(RATE, most), min(RATE if few else NEAR_RATE, most)
+    adam, near, wide = (partial(torch.optim.Adam, lr=one) for one in (rate, near_rate, WIDE_RATE))
     newton = partial(BlockNewton, block=BLOCK)
     name = f"blocks of {min(BLOCK, parameters.dimension)} coordinates"
     blocks = entered(name, CoordinateGradient(step=LENGTH), newton)
-    mirrored = entered("mirrored directions", SmoothedGradient(NEAR, PAIRS), adam, rate)
+    mirrored = entered("mirrored directions", SmoothedGradient(NEAR, MORE if few else PAIRS), near, near_rate)
     if few:
         return [blocks, mirrored]
     return [
         entered("one-sided directions", RandomGradient(SAMPLES, step=FORWARD, central=False), adam, rate),
         mirrored,
-        entered("wide mirrored directions", SmoothedGradient(WIDE, SAMPLES), wide, wide_rate),
+        entered("wide mirrored directions", SmoothedGradient(WIDE, SAMPLES), wide, WIDE_RATE),
         blocks,
     ]
