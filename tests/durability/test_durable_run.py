@@ -118,6 +118,39 @@ def test_a_larger_budget_goes_on_with_what_was_chosen(method, tmp_path):
     assert told(longer).partition("[(")[2].startswith(told(plain).partition("[(")[2][:-3])
 
 
+def high(points):
+    """Never below 1: no sweep of blocks promises enough, so that others start too."""
+    return 1 + (points - 0.3).abs().mean(1) + (3 * points).sin().square().mean(1)
+
+
+def contested(run=None, evaluations=4020, interrupted=None):
+    """A contest of blocks and mirrored directions, interrupted after so many points."""
+    seen = 0
+
+    def fun(points):
+        nonlocal seen
+        seen += len(points)
+        if interrupted is not None and seen > interrupted:
+            interrupt()
+        return high(points)
+
+    return zo.minimize(zo.batched(fun), torch.zeros(201), evaluations=evaluations, run=run)
+
+
+def test_a_contest_that_began_with_a_sweep_goes_on_bit_for_bit_and_beyond_its_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr(zograd._run_file, "SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr(zograd._run_file, "SNAPSHOT_SHARE", 1e9)
+    plain = contested(tmp_path / "plain")
+    assert {step.diagnostics.get("contestant") for step in plain.history} >= {0.0, 1.0}
+    for points in (200, 350, 900):  # in the first sweep, in the first heat of the other, later
+        assert contested(tmp_path / "run", interrupted=points).status == -1
+    assert told(contested(tmp_path / "run")) == told(plain)
+    longer = contested(tmp_path / "run", 5000)
+    assert longer.nfev > plain.nfev
+    assert told(longer) == told(contested(tmp_path / "plain", 5000))
+    assert told(longer).partition("[(")[2].startswith(told(plain).partition("[(")[2][:-3])
+
+
 def test_other_settings_are_refused_and_named(tmp_path):
     minimize(valley, tmp_path / "run")
     with pytest.raises(zo.RunError, match="seed: 0 -> 1") as caught:

@@ -7,12 +7,15 @@ import torch
 
 import zograd as zo
 from zograd.strategies import Chooser, Contest, Pilot
+from zograd.strategies._field import field
 
 ADAM = functools.partial(torch.optim.Adam, lr=0.1)
 LITTLE_STEP = functools.partial(zo.optim.BlockNewton, furthest=0.1)
 
 
 POLYNOMIAL = zo.PolynomialSurrogate()
+DIRECTIONS = ["one-sided directions", "mirrored directions", "wide mirrored directions"]
+BLOCKS = "blocks of 64 coordinates"
 
 
 def choose(d, evaluations, estimator=None, optimizer=None, **given):
@@ -65,7 +68,7 @@ def test_both_named_are_taken_and_nothing_is_said():
     ("d", "evaluations", "values", "optimizer", "said"),
     [
         (301, 1000, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 64 coordinates"),
-        (201, 4095, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 64 coordinates"),
+        (201, 4019, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 64 coordinates"),
         (900, 14400, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 64 coordinates"),
         (4, 44, 4 * [1.0], "BlockNewton", "no noise at the start, so blocks of 4 coordinates"),
         (501, 1000, 4 * [1.0], "AnnealedAdam", "too few evaluations to look at every parameter, so random directions"),
@@ -82,17 +85,43 @@ def test_many_parameters_are_decided_by_a_pilot(d, evaluations, values, optimize
     assert said in chooser.said
 
 
-@pytest.mark.parametrize(("d", "evaluations", "heat"), [(301, 1024, 64), (1601, 4096, 64), (30000, 10**5, 1000)])
-def test_many_parameters_and_no_noise_make_a_contest_which_says_who_leads(d, evaluations, heat):
+@pytest.mark.parametrize(
+    ("d", "evaluations", "heat", "names"),
+    [
+        (301, 1024, 64, [*DIRECTIONS, BLOCKS]),
+        (1601, 4096, 64, [*DIRECTIONS, BLOCKS]),
+        (30000, 10**5, 1000, [*DIRECTIONS, BLOCKS]),
+        (201, 4020, 64, [BLOCKS, "mirrored directions"]),
+        (900, 18000, 180, [BLOCKS, "mirrored directions"]),
+    ],
+)
+def test_many_parameters_and_no_noise_make_a_contest_which_says_who_leads(d, evaluations, heat, names):
     chooser, pilot = choose(d, evaluations)
     pilot.tell(torch.ones(4).double())
     contest = pilot.chosen
     assert isinstance(contest, Contest)
-    assert (contest.heat, contest.budget, len(contest.contestants)) == (heat, evaluations, 4)
+    assert (contest.heat, contest.budget) == (heat, evaluations)
+    assert [contestant.name for contestant in contest.contestants] == names
+    assert contest.current is contest._descents[0]  # blocks where they begin, with a sweep
+    assert type(contest.current.optimizer).__name__ == ("BlockNewton" if names[0] == BLOCKS else "Adam")
     said = f"Chosen for {d} parameters and {evaluations} evaluations: a contest, for there is no noise at the start"
     assert chooser.said == f"{said}, led by nobody yet."
     contest.report("somebody")
     assert chooser.said.endswith("led by somebody.")
+
+
+@pytest.mark.parametrize(("d", "rates"), [(2500, (0.01, 0.005)), (10000, (0.005, 0.005)), (40000, (0.0025, 0.0025))])
+def test_steps_of_those_who_look_near_are_no_longer_than_half_a_unit(d, rates):
+    found = {one.name: one.rate for one in field(zo.Parameters(torch.zeros(d)), 0) if one.rate}
+    assert found == pytest.approx(dict(zip(DIRECTIONS, (*rates, 0.1), strict=True)))
+    near = field(zo.Parameters(torch.zeros(d)), 0, few=True)[1]
+    assert near.rate == pytest.approx(rates[0])
+    assert near.make().estimator.samples == 4
+
+
+def test_a_flat_program_is_told_of_where_blocks_begin():
+    with pytest.warns(zo.ZogradWarning, match="all .* values are equal"):
+        zo.minimize(zo.batched(lambda points: torch.ones(len(points))), torch.zeros(201), evaluations=4020)
 
 
 def test_the_budget_sets_the_steps_of_annealed_adam_and_the_noise_is_passed_on():

@@ -30,8 +30,8 @@ def blocks(seed=0, furthest=0.3, step=0.05):
     )
 
 
-def make(*contestants, heat=16, budget=4000, report=None):
-    return Contest(zo.Parameters(START), contestants, heat, budget, report)
+def make(*contestants, heat=16, budget=4000, report=None, sweeping=False):
+    return Contest(zo.Parameters(START), contestants, heat, budget, report, sweeping)
 
 
 def drive(contest, fun, evaluations):
@@ -155,13 +155,14 @@ def test_an_interrupted_wave_is_noticed():
 
 
 @pytest.mark.filterwarnings("ignore:all .* values are equal:zograd.ZogradWarning")
+@pytest.mark.parametrize("sweeping", [False, True])
 @pytest.mark.parametrize("steps", [0, 1, 5, 12, 60, 150])
-def test_a_state_goes_on_bit_for_bit(steps, tmp_path):
+def test_a_state_goes_on_bit_for_bit(steps, sweeping, tmp_path):
     def field(seed):
         return contestant("directions", 2e-2, seed), contestant("others", 1e-3, seed), blocks(seed)
 
     said = []
-    one, two = make(*field(0)), make(*field(9), report=said.append)
+    one, two = make(*field(0), sweeping=sweeping), make(*field(9), report=said.append, sweeping=sweeping)
     for _ in range(steps):
         one.tell(cliff(one.ask().points()))
     torch.save(one.state_dict(), tmp_path / "state.pt")
@@ -201,3 +202,50 @@ def test_blocks_count_more_while_a_sweep_is_left(budget, leads):
     contest.evaluations = 50
     contest._choose()
     assert contest.contestants[contest.state_dict()["leader"][0]].name == leads
+
+
+def begun(contest, fun):
+    """Drive it until somebody leads: who had heats, where their first step stood, and after how many evaluations."""
+    heats = []
+    while not leaders(contest):
+        row, spent = contest.state_dict()["turn"][0], contest.state_dict()["spent"]
+        if spent == 0 and contest.evaluations > 0:
+            heats.append((row, contest.ask().center.clone(), contest.evaluations))
+        contest.tell(fun(contest.ask().points()))
+    return heats
+
+
+def test_blocks_whose_first_sweep_satisfies_lead_before_anybody_else_has_begun():
+    contest = make(contestant("directions", 1e-2), blocks(), heat=2, sweeping=True)
+    ((row, center, _),) = begun(contest, sphere)
+    assert (row, contest.contestants[row].name) == (1, "blocks")
+    assert torch.equal(center, START)
+    assert leaders(contest) == f"blocks from {contest.evaluations} on"
+    assert contest.evaluations == 1 + 16 + 1  # the start, two blocks: 2 d evaluations though a heat is 2; the end
+
+
+@pytest.mark.parametrize(("rate", "leads"), [(1e-2, "directions"), (1e-5, "blocks")])
+def test_after_a_sweep_that_is_too_little_others_start_where_it_started_for_as_long(rate, leads):
+    slow = blocks(furthest=1e-4, step=1e-4)
+    contest = make(contestant("directions", rate), slow, heat=2, sweeping=True, budget=400)
+    heats = begun(contest, sphere)
+    assert [row for row, _, _ in heats] == [1, 0]
+    assert all(torch.equal(center, START) for _, center, _ in heats)
+    assert contest.evaluations - heats[1][2] >= 2 * len(START)
+    assert leaders(contest).startswith(leads)
+    assert float(sphere(contest.ask().center[None])) == pytest.approx(contest.state_dict()["place"][1])
+
+
+@pytest.mark.parametrize(("level", "satisfied"), [(-1.0, True), (0.0, True), (0.5, True), (0.99, False), (1.1, False)])
+def test_a_sweep_satisfies_if_its_pace_would_leave_a_hundredth_at_the_end(level, satisfied):
+    contest = make(blocks(), sweeping=True, budget=100 * 12)  # half to the power of a hundred; 0.99 would leave a third
+    contest._now["origin"] = 1.0
+    assert contest._content(level) is satisfied
+    contest._now["origin"] = -1.0  # a share of that says nothing
+    assert not contest._content(-2.0)
+
+
+def test_without_blocks_there_is_no_sweep():
+    contest = make(contestant("a", 1e-2), contestant("b", 1e-3), sweeping=True)
+    assert [row for row, _, _ in begun(contest, sphere)] == [0, 1]
+    assert contest.evaluations == 1 + 2 * (16 + 1)

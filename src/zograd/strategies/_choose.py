@@ -24,6 +24,8 @@ FEWEST = 16
 """Heats that a contest needs."""
 LONG = 4
 """Evaluations a parameter from which blocks see each twice, and mostly win in the end however slowly they begin."""
+RICH = 20
+"""Evaluations a parameter from which others may start beside the blocks: a look at one costs a tenth of them."""
 SAMPLES = 4
 """Directions a step where there is noise and many parameters."""
 PAIRS = 2
@@ -39,8 +41,9 @@ class Chooser:
     Few parameters for the budget: `FrameGradient` with `QuasiNewton`. Many: the start is evaluated four times
     (`Pilot`). With noise `RandomGradient` with `AnnealedAdam`, whose probes widen until they are clear of it. Without
     noise a `Contest`: random directions one-sided, mirrored and wide with Adam, and blocks of coordinates with
-    `BlockNewton`; who is fastest leads, and may change. Below 1,024 evaluations there is no room for a contest, and
-    from 4 d on no need: blocks where they could see every parameter, and random directions where not.
+    `BlockNewton`; who is fastest leads, and may change. From 20 d on it is one of blocks, which begin, and mirrored
+    directions. Below 1,024 evaluations there is no room for a contest, and from 4 d to 20 d a second start would cost
+    more than a tenth: blocks where they could see every parameter, and random directions where not.
 
     An estimator alone gets the rule that fits it: a surrogate with curvature `TrustRegion`. An optimiser alone gets
     the estimator that it needs; any other central differences where the budget pays for enough of them, and random
@@ -119,9 +122,11 @@ class Chooser:
     def _for_many(self, noise: float) -> Strategy:
         d = self.parameters.dimension
         heat = max(HEAT, self.evaluations // SHARE)
-        if noise == 0.0 and FEWEST * heat <= self.evaluations < LONG * d:
+        rich = self.evaluations >= RICH * d
+        if noise == 0.0 and FEWEST * heat <= self.evaluations and (rich or self.evaluations < LONG * d):
             self._report("")
-            return Contest(self.parameters, field(self.parameters, self.seed), heat, self.evaluations, self._report)
+            several = field(self.parameters, self.seed, few=rich)
+            return Contest(self.parameters, several, heat, self.evaluations, self._report, sweeping=rich)
         if noise == 0.0 and self.evaluations >= 2 * d:
             rule = partial(BlockNewton, block=BLOCK)
             why = f"no noise at the start, so blocks of {min(BLOCK, d)} coordinates"

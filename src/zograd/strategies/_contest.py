@@ -28,6 +28,8 @@ SWEEP = 1.5
 """What a decrease in blocks counts where there is a sweep left: it goes on to the end of the sweep, others fade."""
 HOPE = 0.05
 """A leader that would add less than this share of what was gained, in all that is left, has come to its end."""
+CONTENT = 0.01
+"""A first sweep satisfies if, at its pace to the end of the budget, this share of the loss would be left, or less."""
 
 Turn = tuple[int, float]
 """Whose heat it is, and at which learning rate; 0 where there is none."""
@@ -70,6 +72,15 @@ class Contest(Strategy):
     end: then, once, the contestant without a learning rate begins anew at the start, which is a better place for it
     than where random directions have led; the best point seen is kept.
 
+    Where there is time for ``sweeping``, the contestant without a learning rate begins with a sweep of all parameters,
+    which takes the loss from :math:`f_0` to :math:`f_1`. If the same share a sweep would leave a hundredth of it or
+    less at the end of the budget,
+
+    .. math:: \left(\frac{f_1}{f_0}\right)^{\text{budget} / 2 d} \le 0.01
+
+    it leads. If not, each of the others has as many evaluations, from the start too, and the fastest leads. Short heats
+    would be unjust: random directions are fast at first, and blocks have moved everything only after a sweep.
+
     Cost: one evaluation a heat, and the heats of those who lose. For programs without noise: under noise, one value of
     a centre is luck.
 
@@ -79,6 +90,7 @@ class Contest(Strategy):
         heat: Evaluations of a heat, at least; it ends with the step that reaches them.
         budget: Evaluations of the run.
         report: Told in words who leads whenever that changes.
+        sweeping: Whether the contestant without a learning rate begins, with a sweep.
     """
 
     def __init__(
@@ -88,6 +100,7 @@ class Contest(Strategy):
         heat: int,
         budget: int,
         report: Callable[[str], None] | None = None,
+        sweeping: bool = False,
     ) -> None:
         require(len(contestants) > 0, "contestants", "be one at least", contestants)
         self.parameters, self.contestants, self.report = parameters, tuple(contestants), report
@@ -98,7 +111,10 @@ class Contest(Strategy):
         self.number = self.evaluations = 0
         self._descents = [contestant.make() for contestant in self.contestants]
         self._finest = next((row for row, contestant in enumerate(self.contestants) if not contestant.rate), None)
+        self._sweeping = sweeping and self._finest is not None
         turns: list[Turn] = [(row, contestant.rate) for row, contestant in enumerate(self.contestants)]
+        if self._sweeping:
+            turns.sort(key=lambda turn: turn[0] != self._finest)
         start = self.best_point.clone()
         # All that changes, apart from the descents: it is the state.
         self._now: dict[str, Any] = {
@@ -116,7 +132,7 @@ class Contest(Strategy):
             "origin": math.inf,
             "place": (start, math.inf),  # the best centre at the end of a heat: where turns begin
             "ahead": None,
-            "anew": False,
+            "anew": self._sweeping,  # whether the blocks have begun at the start with a sweep, or have it behind them
             "said": "",
         }
 
@@ -187,8 +203,10 @@ class Contest(Strategy):
 
     @property
     def _length(self) -> int:
-        """A heat; where one begins anew and looks at block after block, twice the parameters, to have seen them all."""
-        sweeps = self._now["anew"] and self._now["round"] == "led" and self._now["turn"][0] == self._finest
+        """A heat; where one begins at the start and looks at block after block, twice the parameters: it sees all."""
+        s = self._now
+        sweeps = s["anew"] and s["round"] == "led" and s["turn"][0] == self._finest
+        sweeps = sweeps or (self._sweeping and s["round"] == "first")
         return max(self.heat, 2 * self.parameters.dimension) if sweeps else self.heat
 
     def _take_best(self) -> None:
@@ -207,6 +225,8 @@ class Contest(Strategy):
         s["gains"].append((gain, s["turn"]))
         if level < (s["place"] if s["ahead"] is None else s["ahead"])[1]:
             s["ahead"] = (self.current.center.detach().clone(), level)
+        if self._sweeping and s["round"] == "first" and s["turn"][0] == self._finest and self._content(level):
+            s["turns"] = []
         if s["ahead"] is not None and not (s["round"] == "first" and s["turns"]):
             s["place"], s["ahead"] = s["ahead"], None
         if s["turns"]:
@@ -216,6 +236,11 @@ class Contest(Strategy):
         elif not self._challenged():
             s["before"], s["spent"] = level, 0
             self._set_rate()
+
+    def _content(self, level: float) -> bool:
+        """Whether the share of the loss that the first sweep took is enough, sweep after sweep to the end."""
+        share = CONTENT ** (2 * self.parameters.dimension / self.budget)
+        return bool(self._now["origin"] > 0 and level <= share * self._now["origin"])
 
     def _challenged(self) -> bool:
         """Whether the leader has become so slow that the others are tried; if so, the first of them begins."""
@@ -240,7 +265,8 @@ class Contest(Strategy):
         """The fastest of the round leads."""
         s = self._now
         left = self.budget - self.evaluations
-        bonus = SWEEP if left >= 2 * self.parameters.dimension else 1.0
+        swept = self._sweeping and s["round"] == "first"
+        bonus = SWEEP if left >= 2 * self.parameters.dimension and not swept else 1.0
         gain, turn = max(s["gains"], key=lambda found: found[0] * (bonus if found[1][0] == self._finest else 1.0))
         ended = s["round"] == "tried" and gain * left < HOPE * (s["origin"] - s["place"][1])
         if ended and not s["anew"] and self._finest not in (None, s["leader"][0]) and left > len(s["place"][0]):
