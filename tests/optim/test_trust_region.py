@@ -8,7 +8,7 @@ import torch
 
 import zograd as zo
 from zograd.estimators._quadratic import Fit
-from zograd.optim._trust_region import step_within
+from zograd.optim._trust_region import DEPTH, step_within
 
 
 def valley(points):
@@ -102,6 +102,83 @@ def test_a_restored_descent_goes_on_as_it_was():
         assert torch.equal(one, other)
         for descent in (first, second):
             descent.tell(valley(one))
+
+
+def spread_of(descent):
+    return descent.optimizer.state_dict()["state"][0]["spread"]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_spread_shrinks_only_once_the_quadratic_is_complete():
+    dice = torch.Generator().manual_seed(3)
+    descent = zo.Descent(
+        torch.zeros(4), estimator=zo.PolynomialSurrogate(samples=1), optimizer=zo.optim.TrustRegion, seed=0
+    )
+    value, told, narrowed = 1000.0, 0, []
+    for _ in range(60):
+        before, trying = spread_of(descent), descent.optimizer.trying
+        probes = descent.ask()
+        # Every value is higher than the one before, by some chance: no step succeeds, and no two are alike.
+        values = value + torch.rand(len(probes), generator=dice).double()
+        if told == 0 and trying:
+            values[:2] = value  # the centre, seen twice: there is no noise
+        value += 1
+        told += len(probes) - (2 if trying and told < 5 else 0)
+        descent.tell(values)
+        if before is not None and spread_of(descent) < before:
+            narrowed.append(told)
+            told = 0
+    assert len(narrowed) > 3
+    assert min(narrowed) >= 15  # 1 value, 4 slopes, 10 curvatures
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_on_a_rough_landscape_it_starts_wide_again():
+    wide = []
+    descent = zo.Descent(
+        torch.full((4,), -0.4), estimator=zo.PolynomialSurrogate(samples=1), optimizer=zo.optim.TrustRegion, seed=0
+    )
+    for _ in range(400):
+        probes = descent.ask()
+        far = probes.points()
+        # Jumps of 0.1 in a pattern so fine that no spread resolves it.
+        jumps = 0.1 * (1e4 * far.double() @ torch.tensor([3.0, 7.0, 11.0, 13.0]).double()).sin().sign()
+        descent.tell(far.double().square().sum(1) + jumps)
+        wide.append(spread_of(descent))
+    narrow = next(step for step, spread in enumerate(wide) if spread < 0.1 / 32)
+    assert max(wide[narrow:]) >= 0.1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_smooth_valley_is_never_left():
+    descent = zo.Descent(
+        torch.tensor([-1.0, 1.0]), estimator=zo.PolynomialSurrogate(samples=1), optimizer=zo.optim.TrustRegion
+    )
+    for _ in range(120):
+        last = descent.tell(valley(descent.ask().points()))
+    assert last.best_value < 1e-8
+    assert descent.optimizer.state_dict()["state"][0]["depth"] == DEPTH
+
+
+@pytest.mark.filterwarnings("ignore::zograd.ZogradWarning")
+@pytest.mark.usefixtures("unchecked")
+def test_reals_are_refined_beside_whole_numbers():
+    parameters = zo.Parameters({"n": 9, "x": 0.5}, bounds={"n": (0, 12), "x": (-1, 1)}, integers=("n",))
+    descent = zo.Descent(parameters, estimator=zo.PolynomialSurrogate(samples=2), optimizer=zo.optim.TrustRegion)
+    for _ in range(60):
+        points = parameters.clip(descent.ask().points())
+        told = [(int(p["n"]) - 3) ** 2 + 10 * (float(p["x"]) + 0.2) ** 2 for p in parameters.decode_each(points)]
+        last = descent.tell(torch.tensor(told).double())
+        if last.best_value < 1e-5:
+            break
+    assert last.best_value < 1e-5
+    apart, spread = float(parameters.granularity.max()), spread_of(descent)
+    assert spread < apart
+    while descent.optimizer.trying:
+        descent.tell(torch.zeros(len(descent.ask())).double())
+    reach = descent.ask().points() - descent.center.detach()
+    assert float(reach[:, parameters.integer].abs().max()) > 0.1 * apart
+    assert float(reach[:, ~parameters.integer].abs().max()) < 4 * spread
 
 
 def test_lost_trials_leave_the_best_sample():

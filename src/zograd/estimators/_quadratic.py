@@ -20,19 +20,19 @@ LOW = 0.5
 @final
 @dataclass(frozen=True)
 class Fit:
-    """A quadratic ``value + slope . z + z . curvature . z / 2`` and how sure its slope is.
+    """A quadratic ``value + slope . z + z . curvature . z / 2`` and how sure its slopes are.
 
     Args:
         value: At the centre.
         slope: Shape (d,), per unit of z.
         curvature: Shape (d, d).
-        error: The expected squared error of the slope, ``None`` where no sample is to spare.
+        errors: The expected squared error of each slope, shape (d,), ``None`` where no sample is to spare.
     """
 
     value: float
     slope: Array
     curvature: Array
-    error: float | None
+    errors: Array | None
 
     def __call__(self, z: Array) -> Array:
         """The values at z of shape (n, d)."""
@@ -78,9 +78,9 @@ def fit(z: Array, values: Array, full: bool, low: bool = False) -> Fit:
     found = found + inverse @ (heavy.T @ left - (matrix - heavy.T @ features) @ found)
     left = told / scale - features @ found
     spare = float(weight.sum()) - len(found)
-    error = None
+    errors = None
     if spare >= 1:
-        error = scale**2 * float((weight * left**2).sum()) / spare * float(np.trace(inverse[1 : d + 1, 1 : d + 1]))
+        errors = scale**2 * float((weight * left**2).sum()) / spare * inverse.diagonal()[1 : d + 1]
     curvature = np.zeros((d, d))
     curvature[across, along] = curvature[along, across] = scale * found[d + 1 :]
-    return Fit(level + scale * float(found[0]), scale * found[1 : d + 1], curvature, error)
+    return Fit(level + scale * float(found[0]), scale * found[1 : d + 1], curvature, errors)
