@@ -108,45 +108,35 @@ def spread_of(descent):
     return descent.optimizer.state_dict()["state"][0]["spread"]
 
 
+def in_vain(steps):
+    """The spreads of a descent in 4 parameters that finds nothing lower, and how many values came before each."""
+    dice = torch.Generator().manual_seed(3)
+    descent = zo.Descent(torch.zeros(4), estimator=zo.PolynomialSurrogate(samples=1), optimizer=zo.optim.TrustRegion)
+    told, spreads = [0], [0.1]
+    for step in range(steps):
+        values = 1000 + step + torch.rand(len(descent.ask()), generator=dice).double()
+        if step == 1:
+            values[:2] = 0  # the centre, seen twice: it is without noise, and lower than all that is to come
+        descent.tell(values)
+        told.append(told[-1] + len(values) - (2 if step == 1 else 0))
+        spreads.append(spread_of(descent))
+    return np.array(spreads), np.array(told)
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_the_spread_shrinks_only_once_the_quadratic_is_complete():
-    dice = torch.Generator().manual_seed(3)
-    descent = zo.Descent(
-        torch.zeros(4), estimator=zo.PolynomialSurrogate(samples=1), optimizer=zo.optim.TrustRegion, seed=0
-    )
-    value, told, narrowed = 1000.0, 0, []
-    for _ in range(60):
-        before, trying = spread_of(descent), descent.optimizer.trying
-        probes = descent.ask()
-        # Every value is higher than the one before, by some chance: no step succeeds, and no two are alike.
-        values = value + torch.rand(len(probes), generator=dice).double()
-        if told == 0 and trying:
-            values[:2] = value  # the centre, seen twice: there is no noise
-        value += 1
-        told += len(probes) - (2 if trying and told < 5 else 0)
-        descent.tell(values)
-        if before is not None and spread_of(descent) < before:
-            narrowed.append(told)
-            told = 0
+    spreads, told = in_vain(50)
+    narrowed = told[1:][np.diff(spreads) < 0]
     assert len(narrowed) > 3
-    assert min(narrowed) >= 15  # 1 value, 4 slopes, 10 curvatures
+    assert np.diff(narrowed, prepend=0).min() >= 15  # 1 value, 4 slopes, 10 curvatures
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_on_a_rough_landscape_it_starts_wide_again():
-    wide = []
-    descent = zo.Descent(
-        torch.full((4,), -0.4), estimator=zo.PolynomialSurrogate(samples=1), optimizer=zo.optim.TrustRegion, seed=0
-    )
-    for _ in range(400):
-        probes = descent.ask()
-        far = probes.points()
-        # Jumps of 0.1 in a pattern so fine that no spread resolves it.
-        jumps = 0.1 * (1e4 * far.double() @ torch.tensor([3.0, 7.0, 11.0, 13.0]).double()).sin().sign()
-        descent.tell(far.double().square().sum(1) + jumps)
-        wide.append(spread_of(descent))
-    narrow = next(step for step, spread in enumerate(wide) if spread < 0.1 / 32)
-    assert max(wide[narrow:]) >= 0.1
+def test_where_nothing_is_found_it_starts_wide_again_and_the_next_time_later():
+    spreads, _ = in_vain(150)
+    again = 1 + np.flatnonzero(np.diff(spreads) > 0)
+    assert spreads[again].tolist() == [0.1, 0.1]
+    assert spreads[again - 1] == pytest.approx([0.1 / 2 ** (DEPTH - 1), 0.1 / 2**DEPTH])
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -94,7 +94,7 @@ class PolynomialSurrogate(Surrogate):
         one_of("degree", self.degree, DEGREES)
         if self.window is not None:
             count("window", self.window, 2, "It is how much is remembered; leave it out for a fitting size.")
-        self._memory |= {"span": None, "replay": None, "fit": None}
+        self._memory |= {"span": None, "replay": None, "fit": None, "before": None}
         self._least: Array | None = None
 
     def propose(self, center: Vector, generator: torch.Generator) -> Probes:
@@ -166,7 +166,7 @@ class PolynomialSurrogate(Surrogate):
         if span is None and replay is None:
             return {}
         kept = span.state() if span is not None else replay.state()
-        return {**self._common_state(), "span": span is not None, "kept": kept}
+        return {**self._common_state(), "span": span is not None, "kept": kept, "before": self._before_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
@@ -179,6 +179,18 @@ class PolynomialSurrogate(Surrogate):
             self._span(rows.shape[1]).load(state["kept"])
         else:
             self._replay(rows.shape[1]).load(state["kept"])
+        if state["before"] is not None:
+            value, *arrays = state["before"]
+            slope, curvature, there, lengths = (each.double().numpy() for each in arrays)
+            self._memory["before"] = Fit(value, slope, curvature, None), there, lengths
+
+    def _before_state(self) -> list[Any] | None:
+        """The last fit, its centre and its units: with it the next values are foretold."""
+        before = self._memory["before"]
+        if before is None:
+            return None
+        fit, there, lengths = before
+        return [fit.value, *(torch.tensor(each) for each in (fit.slope, fit.curvature, there, lengths))]
 
     def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
         return self._curved(probes, told, kept) if self.curved(probes.dimension) else self._linear(probes, told)
@@ -198,17 +210,21 @@ class PolynomialSurrogate(Surrogate):
     def _curved(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
         center, lengths = probes.center, self.lengths(probes.dimension)
         numbers = half_cosine(*pairs(probes, told), len(center)) if kept.all() else {}
-        before = self.fit(center)
         offsets, told = probes.offsets.dense(center).cpu().double().numpy()[kept], told[kept]
-        level = float(told.mean())
-        scatter_of = float(np.square(told - level).sum())
-        if before is not None and scatter_of > 0:
-            guesses = before(offsets / lengths)
-            numbers["r_squared"] = 1 - float(np.square(guesses - told).sum()) / scatter_of
-        self._replay(len(center)).add(center.cpu().double().numpy() + offsets, told[:, None])
+        here = center.cpu().double().numpy().copy()
+        rows = here + offsets
+        above = told - told.mean()
+        total, before = float(above @ above), self._memory["before"]
+        if before is not None and total > 0:
+            # The last fit, around the last centre: another around this one would cost as much as the fit to come.
+            last, there, scale = before
+            left = last((rows - there) / scale) - told
+            numbers["r_squared"] = 1 - float(left @ left) / total
+        self._replay(len(center)).add(rows, told[:, None])
         fit = self.fit(center)
         if fit is None:  # there is at least one value, so that this is for the type checker
             return Estimate(torch.zeros_like(center), diagnostics=numbers)
+        self._memory["before"] = fit, here, lengths
         slope = torch.from_numpy(fit.slope / lengths).to(center)
         curvature = torch.from_numpy(fit.curvature.diagonal() / lengths**2).to(center)
         error = None if fit.errors is None else float((fit.errors / lengths**2).sum())
