@@ -50,14 +50,15 @@ class TrustRegion(TrialRule):
 
     where low values count most in the fit (those higher by half the median excess count half), so that walls do not
     outweigh a valley's floor. The ratio of actual to predicted decrease sets the next spread: wider above 0.75, half
-    below 0.1, so that it shrinks with progress. A bad step proves nothing against the spread while the quadratic still
-    rests on samples from elsewhere, so it shrinks only after as many new values as the quadratic has coefficients. The
-    centre moves to the best point seen, the samples included. Where all values are equal (a plateau) the spread
-    doubles. Along whole numbers it stays at least as wide as they lie apart.
+    below 0.1, so that it shrinks with progress, and a step uphill is noticed at once. The centre moves to the best
+    point seen, the samples included. Where all values are equal (a plateau) the spread doubles. Along whole numbers it
+    stays at least as wide as they lie apart.
 
     On a rough landscape (edges, staircases) values differ without end however near one looks, and no spread is narrow
     enough for a quadratic. Where 6 failures in a row, each at half the spread, gained next to nothing of what was
     predicted, the spread starts again as wide as at first, around the best point; the next time after 7, and so on.
+    From the first time on it is patient: a bad step proves nothing against the spread while the quadratic still rests
+    on samples from elsewhere, so it shrinks only after as many new values as the quadratic has coefficients.
 
     Under noise, noticed because the first centre is evaluated twice, the lowest value is luck: the centre follows
     the model, its value is the model's, and the spread stays wide enough for differences to be clear.
@@ -167,7 +168,8 @@ class TrustRegion(TrialRule):
         if s["before"] is None:
             s["before"] = s["value"]
         clear = s["noise"] == 0.0 or s["predicted"] > CLEAR * s["noise"]
-        complete = clear and s["fresh"] >= s["needed"]
+        # On a smooth landscape, a quadratic that is not complete yet is mostly good enough to go by.
+        complete = clear and (s["depth"] == DEPTH or s["fresh"] >= s["needed"])
         spread, length = s["spread"], s["length"]
         if ratio > GOOD and length > 1:
             s["spread"] *= GROW
