@@ -8,7 +8,7 @@ import torch
 
 import zograd as zo
 from zograd.estimators._quadratic import Fit
-from zograd.optim._trust_region import step_within
+from zograd.optim._trust_region import DEPTH, step_within
 
 
 def valley(points):
@@ -102,6 +102,79 @@ def test_a_restored_descent_goes_on_as_it_was():
         assert torch.equal(one, other)
         for descent in (first, second):
             descent.tell(valley(one))
+
+
+def spread_of(descent):
+    return descent.optimizer.state_dict()["state"][0]["spread"]
+
+
+def in_vain(steps):
+    """The spreads of a descent in 4 parameters that finds nothing lower, and how many values came before each."""
+    dice = torch.Generator().manual_seed(3)
+    descent = zo.Descent(torch.zeros(4), estimator=zo.PolynomialSurrogate(samples=1), optimizer=zo.optim.TrustRegion)
+    told, spreads = [0], [0.1]
+    for step in range(steps):
+        values = 1000 + step + torch.rand(len(descent.ask()), generator=dice).double()
+        if step == 1:
+            values[:2] = 0  # the centre, seen twice: it is without noise, and lower than all that is to come
+        descent.tell(values)
+        told.append(told[-1] + len(values) - (2 if step == 1 else 0))
+        spreads.append(spread_of(descent))
+    return np.array(spreads), np.array(told)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_after_starting_wide_again_the_spread_shrinks_only_once_the_quadratic_is_complete():
+    spreads, told = in_vain(100)
+    again = 1 + np.flatnonzero(np.diff(spreads) > 0)[0]
+    before = told[1 : again + 1][np.diff(spreads[: again + 1]) < 0]
+    after = told[again + 1 :][np.diff(spreads[again:]) < 0]
+    assert len(before) > 3
+    assert len(after) > 3
+    assert np.diff(before).max() < 15
+    assert np.diff(after).min() >= 15  # 1 value, 4 slopes, 10 curvatures
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_where_nothing_is_found_it_starts_wide_again_and_the_next_time_later():
+    spreads, _ = in_vain(150)
+    again = 1 + np.flatnonzero(np.diff(spreads) > 0)
+    assert spreads[again].tolist() == [0.1, 0.1]
+    assert spreads[again - 1] == pytest.approx([0.1 / 2 ** (DEPTH - 1), 0.1 / 2**DEPTH])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_smooth_valley_is_never_left():
+    descent = zo.Descent(
+        torch.tensor([-1.0, 1.0]), estimator=zo.PolynomialSurrogate(samples=1), optimizer=zo.optim.TrustRegion
+    )
+    for _ in range(120):
+        last = descent.tell(valley(descent.ask().points()))
+        if last.best_value < 1e-8:
+            break
+    assert last.best_value < 1e-8
+    assert descent.optimizer.state_dict()["state"][0]["depth"] == DEPTH
+
+
+@pytest.mark.filterwarnings("ignore::zograd.ZogradWarning")
+@pytest.mark.usefixtures("unchecked")
+def test_reals_are_refined_beside_whole_numbers():
+    parameters = zo.Parameters({"n": 9, "x": 0.5}, bounds={"n": (0, 12), "x": (-1, 1)}, integers=("n",))
+    descent = zo.Descent(parameters, estimator=zo.PolynomialSurrogate(samples=2), optimizer=zo.optim.TrustRegion)
+    for _ in range(60):
+        points = parameters.clip(descent.ask().points())
+        told = [(int(p["n"]) - 3) ** 2 + 10 * (float(p["x"]) + 0.2) ** 2 for p in parameters.decode_each(points)]
+        last = descent.tell(torch.tensor(told).double())
+        if last.best_value < 1e-5:
+            break
+    assert last.best_value < 1e-5
+    apart, spread = float(parameters.granularity.max()), spread_of(descent)
+    assert spread < apart
+    while descent.optimizer.trying:
+        descent.tell(torch.zeros(len(descent.ask())).double())
+    reach = descent.ask().points() - descent.center.detach()
+    assert float(reach[:, parameters.integer].abs().max()) > 0.1 * apart
+    assert float(reach[:, ~parameters.integer].abs().max()) < 4 * spread
 
 
 def test_lost_trials_leave_the_best_sample():

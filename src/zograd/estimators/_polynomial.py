@@ -94,7 +94,8 @@ class PolynomialSurrogate(Surrogate):
         one_of("degree", self.degree, DEGREES)
         if self.window is not None:
             count("window", self.window, 2, "It is how much is remembered; leave it out for a fitting size.")
-        self._memory |= {"span": None, "replay": None, "fit": None}
+        self._memory |= {"span": None, "replay": None, "fit": None, "before": None}
+        self._least: Array | None = None
 
     def propose(self, center: Vector, generator: torch.Generator) -> Probes:
         """Offsets and their mirror images; for a quadratic orthogonal ones of several lengths, which tell its bend."""
@@ -103,9 +104,29 @@ class PolynomialSurrogate(Surrogate):
         d, frames = len(center), math.ceil(self.samples / len(center))
         # All frames at once: one call for each would cost more than the fit.
         axes = torch.linalg.qr(torch.randn(frames, d, d, dtype=torch.float64, generator=generator)).Q
-        lengths = self.spread * (0.5 + torch.rand(self.samples, 1, dtype=torch.float64, generator=generator))
-        rows = (d**0.5 * lengths * axes.mT.reshape(-1, d)[: self.samples]).to(center)
+        far = d**0.5 * (0.5 + torch.rand(self.samples, 1, dtype=torch.float64, generator=generator))
+        rows = (far * axes.mT.reshape(-1, d)[: self.samples] * torch.from_numpy(self.lengths(d))).to(center)
         return Probes(center.detach(), Dense(torch.cat([rows, -rows])))
+
+    def reaching(self, spread: float, least: Array) -> "PolynomialSurrogate":
+        """The same surrogate, with the same memory, that looks ``spread`` far, and at least ``least`` along each axis.
+
+        Args:
+            spread: As in the constructor.
+            least: Shape (d,): how far whole numbers lie apart, for nearer by nothing is seen; 0 for a real one.
+        """
+        other = self.with_spread(spread)
+        other._least = least
+        return other
+
+    def lengths(self, dimension: int) -> Array:
+        """How far it looks along each axis, shape (d,): the units in which `fit` sees the samples."""
+        lengths = np.full(dimension, self.spread)
+        return lengths if self._least is None else np.maximum(lengths, self._least)
+
+    def coefficients(self, dimension: int) -> int:
+        """How many numbers it fits."""
+        return _quadratic.size(dimension, self._model(dimension) == "quadratic")
 
     def curved(self, dimension: int) -> bool:
         """Whether it fits curvature for so many parameters, so that `zograd.optim.TrustRegion` can use it."""
@@ -119,7 +140,7 @@ class PolynomialSurrogate(Surrogate):
             self._replay(points.shape[1]).add(points.detach().cpu().double()[kept].numpy(), told)
 
     def fit(self, center: Vector, low: bool = False) -> Fit | None:
-        """The quadratic around any centre, in units of the spread; ``None`` for a linear model or before any value.
+        """The quadratic around any centre, in units of `lengths`; ``None`` for a linear model or before any value.
 
         Args:
             center: Shape (d,).
@@ -129,13 +150,14 @@ class PolynomialSurrogate(Surrogate):
         if replay is None or not len(replay):
             return None
         here = center.detach().cpu().double().numpy()
-        key = (replay.added, self.spread, low)
+        lengths = self.lengths(len(here))
+        key = (replay.added, low, here.tobytes(), lengths.tobytes())
         known = self._memory["fit"]
-        if known is None or known[0] != key or not np.array_equal(known[1], here):
-            z = (replay.rows - here) / self.spread
-            fitted = _quadratic.fit(z, replay.numbers[:, 0], self._model(len(center)) == "quadratic", low)
-            known = self._memory["fit"] = (key, here, fitted)
-        fit: Fit = known[2]
+        if known is None or known[0] != key:
+            z = (replay.rows - here) / lengths
+            fitted = _quadratic.fit(z, replay.numbers[:, 0], self._model(len(here)) == "quadratic", low)
+            known = self._memory["fit"] = (key, fitted)
+        fit: Fit = known[1]
         return fit
 
     def state_dict(self) -> dict[str, Any]:
@@ -144,7 +166,7 @@ class PolynomialSurrogate(Surrogate):
         if span is None and replay is None:
             return {}
         kept = span.state() if span is not None else replay.state()
-        return {**self._common_state(), "span": span is not None, "kept": kept}
+        return {**self._common_state(), "span": span is not None, "kept": kept, "before": self._before_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
@@ -157,6 +179,18 @@ class PolynomialSurrogate(Surrogate):
             self._span(rows.shape[1]).load(state["kept"])
         else:
             self._replay(rows.shape[1]).load(state["kept"])
+        if state["before"] is not None:
+            value, *arrays = state["before"]
+            slope, curvature, there, lengths = (each.double().numpy() for each in arrays)
+            self._memory["before"] = Fit(value, slope, curvature, None), there, lengths
+
+    def _before_state(self) -> list[Any] | None:
+        """The last fit, its centre and its units: with it the next values are foretold."""
+        before = self._memory["before"]
+        if before is None:
+            return None
+        fit, there, lengths = before
+        return [fit.value, *(torch.tensor(each) for each in (fit.slope, fit.curvature, there, lengths))]
 
     def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
         return self._curved(probes, told, kept) if self.curved(probes.dimension) else self._linear(probes, told)
@@ -174,22 +208,26 @@ class PolynomialSurrogate(Surrogate):
         return Estimate(torch.from_numpy(span.gradient()).to(probes.center), diagnostics=numbers)
 
     def _curved(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
-        center = probes.center
+        center, lengths = probes.center, self.lengths(probes.dimension)
         numbers = half_cosine(*pairs(probes, told), len(center)) if kept.all() else {}
-        before = self.fit(center)
         offsets, told = probes.offsets.dense(center).cpu().double().numpy()[kept], told[kept]
-        level = float(told.mean())
-        scatter_of = float(np.square(told - level).sum())
-        if before is not None and scatter_of > 0:
-            guesses = before(offsets / self.spread)
-            numbers["r_squared"] = 1 - float(np.square(guesses - told).sum()) / scatter_of
-        self._replay(len(center)).add(center.cpu().double().numpy() + offsets, told[:, None])
+        here = center.cpu().double().numpy().copy()
+        rows = here + offsets
+        above = told - told.mean()
+        total, before = float(above @ above), self._memory["before"]
+        if before is not None and total > 0:
+            # The last fit, around the last centre: another around this one would cost as much as the fit to come.
+            last, there, scale = before
+            left = last((rows - there) / scale) - told
+            numbers["r_squared"] = 1 - float(left @ left) / total
+        self._replay(len(center)).add(rows, told[:, None])
         fit = self.fit(center)
         if fit is None:  # there is at least one value, so that this is for the type checker
             return Estimate(torch.zeros_like(center), diagnostics=numbers)
-        slope = torch.from_numpy(fit.slope / self.spread).to(center)
-        curvature = torch.from_numpy(fit.curvature.diagonal() / self.spread**2).to(center)
-        error = None if fit.error is None else fit.error / self.spread**2
+        self._memory["before"] = fit, here, lengths
+        slope = torch.from_numpy(fit.slope / lengths).to(center)
+        curvature = torch.from_numpy(fit.curvature.diagonal() / lengths**2).to(center)
+        error = None if fit.errors is None else float((fit.errors / lengths**2).sum())
         return Estimate(slope, error, fit.value, curvature, numbers)
 
     def _model(self, dimension: int) -> Degree:
@@ -200,8 +238,8 @@ class PolynomialSurrogate(Surrogate):
     def _replay(self, dimension: int) -> Replay:
         replay: Replay | None = self._memory["replay"]
         if replay is None:
-            least = SPARE * _quadratic.size(dimension, self._model(dimension) == "quadratic")
-            replay = self._memory["replay"] = Replay(self.window or max(least, 4 * self.samples))
+            rows = max(SPARE * self.coefficients(dimension), 4 * self.samples)
+            replay = self._memory["replay"] = Replay(self.window or rows)
         return replay
 
     def _span(self, dimension: int) -> Span:

@@ -20,19 +20,19 @@ LOW = 0.5
 @final
 @dataclass(frozen=True)
 class Fit:
-    """A quadratic ``value + slope . z + z . curvature . z / 2`` and how sure its slope is.
+    """A quadratic ``value + slope . z + z . curvature . z / 2`` and how sure its slopes are.
 
     Args:
         value: At the centre.
         slope: Shape (d,), per unit of z.
         curvature: Shape (d, d).
-        error: The expected squared error of the slope, ``None`` where no sample is to spare.
+        errors: The expected squared error of each slope, shape (d,), ``None`` where no sample is to spare.
     """
 
     value: float
     slope: Array
     curvature: Array
-    error: float | None
+    errors: Array | None
 
     def __call__(self, z: Array) -> Array:
         """The values at z of shape (n, d)."""
@@ -41,10 +41,11 @@ class Fit:
 
 
 @lru_cache(maxsize=32)
-def _products(dimension: int, full: bool) -> tuple[Any, Any, Any]:
-    """The pairs of coordinates whose products are features, and the factor of each."""
+def _products(dimension: int, full: bool) -> tuple[Any, Any, Any, Any]:
+    """The pairs of coordinates whose products are features, the factor of each, and the ridge of all coefficients."""
     across, along = np.triu_indices(dimension) if full else (np.arange(dimension), np.arange(dimension))
-    return across, along, np.where(across == along, 0.5, 1.0)
+    ridge = np.array([LINEAR] * (1 + dimension) + [CURVED] * len(across))
+    return across, along, np.where(across == along, 0.5, 1.0), ridge
 
 
 def size(dimension: int, full: bool) -> int:
@@ -55,32 +56,32 @@ def size(dimension: int, full: bool) -> int:
 def fit(z: Array, values: Array, full: bool, low: bool = False) -> Fit:
     """Fit a quadratic, full or diagonal, to values at z of shape (n, d); near samples count most, and ``low`` ones."""
     n, d = z.shape
-    across, along, factors = _products(d, full)
-    curved = z[:, across] * z[:, along] * factors
-    features = np.concatenate([np.ones((n, 1)), z, curved], axis=1)
-    weight = 1 / (1 + (np.square(z).sum(1) / (d * FAR**2)) ** 2)
+    across, along, factors, ridge = _products(d, full)
+    features = np.empty((n, len(ridge)))
+    features[:, 0], features[:, 1 : d + 1] = 1, z
+    np.multiply(z[:, across] * z[:, along], factors, out=features[:, d + 1 :])
+    weight = 1 / (1 + (np.einsum("ni,ni->n", z, z) / (d * FAR**2)) ** 2)
     if low:
         above = values - values.min()
         weight /= 1 + (above / (LOW * float(np.median(above)) or 1.0)) ** 2
-    level = float((weight * values).sum() / weight.sum())
+    total = float(weight.sum())
+    level = float(weight @ values) / total
     told = values - level
-    scale = float(np.sqrt((weight * told**2).sum() / weight.sum())) or 1.0
-    ridge = np.full(features.shape[1], CURVED)
-    ridge[: d + 1] = LINEAR
-    heavy = features * weight[:, None]
-    matrix = heavy.T @ features
-    matrix.flat[:: len(ridge) + 1] += ridge * weight.sum()
+    scale = (float(weight @ told**2) / total) ** 0.5 or 1.0
+    told /= scale
+    ridge = total * ridge
+    heavy = (features * weight[:, None]).T
+    matrix = heavy @ features
+    matrix.flat[:: len(ridge) + 1] += ridge
     inverse = np.linalg.inv(matrix)
-    target = heavy.T @ (told / scale)
-    found = inverse @ target
+    found = inverse @ (heavy @ told)
     # Once more on what is left: the inverse of a matrix near singular is not exact.
-    left = told / scale - features @ found
-    found = found + inverse @ (heavy.T @ left - (matrix - heavy.T @ features) @ found)
-    left = told / scale - features @ found
-    spare = float(weight.sum()) - len(found)
-    error = None
+    found += inverse @ (heavy @ (told - features @ found) - ridge * found)
+    left = told - features @ found
+    spare = total - len(found)
+    errors = None
     if spare >= 1:
-        error = scale**2 * float((weight * left**2).sum()) / spare * float(np.trace(inverse[1 : d + 1, 1 : d + 1]))
+        errors = scale**2 * float(weight @ left**2) / spare * inverse.diagonal()[1 : d + 1]
     curvature = np.zeros((d, d))
     curvature[across, along] = curvature[along, across] = scale * found[d + 1 :]
-    return Fit(level + scale * float(found[0]), scale * found[1 : d + 1], curvature, error)
+    return Fit(level + scale * float(found[0]), scale * found[1 : d + 1], curvature, errors)

@@ -32,6 +32,10 @@ CLEAR = 3.0
 """Under noise, the spread shrinks only while the model's differences are so many standard deviations."""
 FLAT = 2.0
 """What the spread becomes when all values are equal."""
+VAIN = 0.5
+"""A failure that gained less than so much of what was predicted, since the one before, was in vain."""
+DEPTH = 6
+"""Vain failures in a row after which it starts wide again: each halves what a smooth model misses, so 64 times."""
 
 
 @final
@@ -47,7 +51,14 @@ class TrustRegion(TrialRule):
     where low values count most in the fit (those higher by half the median excess count half), so that walls do not
     outweigh a valley's floor. The ratio of actual to predicted decrease sets the next spread: wider above 0.75, half
     below 0.1, so that it shrinks with progress, and a step uphill is noticed at once. The centre moves to the best
-    point seen, the samples included. Where all values are equal (a plateau) the spread doubles.
+    point seen, the samples included. Where all values are equal (a plateau) the spread doubles. Along whole numbers it
+    stays at least as wide as they lie apart.
+
+    On a rough landscape (edges, staircases) values differ without end however near one looks, and no spread is narrow
+    enough for a quadratic. Where 6 failures in a row, each at half the spread, gained next to nothing of what was
+    predicted, the spread starts again as wide as at first, around the best point; the next time after 7, and so on.
+    From the first time on it is patient: a bad step proves nothing against the spread while the quadratic still rests
+    on samples from elsewhere, so it shrinks only after as many new values as the quadratic has coefficients.
 
     Under noise, noticed because the first centre is evaluated twice, the lowest value is luck: the centre follows
     the model, its value is the model's, and the spread stays wide enough for differences to be clear.
@@ -79,6 +90,8 @@ class TrustRegion(TrialRule):
         self._now.update(
             spread=first, value=None, waves=0, predicted=0.0, best=None, settled=None, tried=None, told=None
         )
+        # The step in spreads; values since the spread changed, and the centre's value then; failures in vain.
+        self._now.update(length=0.0, fresh=0, needed=0, before=None, vain=0, depth=DEPTH, widest=None)
 
     def refine(self, estimator: GradientEstimator) -> GradientEstimator:
         """The surrogate, with the spread of the trust region."""
@@ -87,8 +100,10 @@ class TrustRegion(TrialRule):
             raise ArgumentError(f"{must}, found {estimator!r}.", argument="estimator", found=estimator)
         s = self._now
         if s["spread"] is None:
-            s["spread"] = max(estimator.spread, float(self._least.max()))
-        self._surrogate = estimator.with_spread(s["spread"])
+            s["spread"] = estimator.spread
+        if s["widest"] is None:
+            s["widest"] = s["spread"]
+        self._surrogate = estimator.reaching(s["spread"], np.asarray(self._least.cpu(), np.float64))
         if s["tried"] is not None:  # not before: a descent that is restored between the two has no surrogate yet
             self._surrogate.remember(s["tried"], s["told"])
             s["tried"] = s["told"] = None
@@ -100,10 +115,10 @@ class TrustRegion(TrialRule):
         Raises:
             ArgumentError: When the surrogate is a linear one.
         """
-        s, x = self._now, self.center.detach()
+        s, x, surrogate = self._now, self.center.detach(), self._surrogate
         # Under noise low values are luck; else they are what the walls of a valley must not outweigh.
-        fit = self._surrogate.fit(x, low=s["noise"] == 0.0) if self._surrogate is not None else None
-        if fit is None:
+        fit = surrogate.fit(x, low=s["noise"] == 0.0) if surrogate is not None else None
+        if surrogate is None or fit is None:
             raise ArgumentError(
                 f"`estimator` must fit a quadratic, found a linear model of {len(x)} parameters. Pass "
                 "degree='diagonal', or take torch.optim.Adam with betas=(0, 0.999).",
@@ -114,7 +129,10 @@ class TrustRegion(TrialRule):
             s["spread"] = min(FLAT * s["spread"], max(WIDEST, s["spread"]))
             return
         move, s["predicted"] = step_within(fit, RADIUS * len(x) ** 0.5)
-        target = self._snapped((x + s["spread"] * torch.from_numpy(move).to(x)).clamp(self._lower, self._upper))
+        s["length"] = float(np.linalg.norm(move)) / len(x) ** 0.5
+        s["fresh"], s["needed"] = s["fresh"] + len(values) + 1, surrogate.coefficients(len(x))
+        step = torch.from_numpy(move * surrogate.lengths(len(x))).to(x)
+        target = self._snapped((x + step).clamp(self._lower, self._upper))
         row = int(values.nan_to_num(nan=torch.inf).argmin())
         s["best"] = probes[row : row + 1].points()[0]
         s["best_value"] = float(values[row])
@@ -137,21 +155,37 @@ class TrustRegion(TrialRule):
             s["value"] = float(told[:repeats].mean())
         level, found = s["value"], float(told[-1])
         ratio = (level - found) / max(s["predicted"], 1e-300) if np.isfinite(level) else 0.0
-        length = float(trials[-1].norm()) / (s["spread"] * len(x) ** 0.5)
         if s["noise"] > 0:
             if found < level + s["noise"]:
                 self._follow(x + trials[-1], found)
         elif min(found, s["best_value"]) < level:
             self._follow(*((x + trials[-1], found) if found <= s["best_value"] else (s["best"], s["best_value"])))
+        self._resize(ratio)
+
+    def _resize(self, ratio: float) -> None:
+        """The next spread, knowing actual over predicted decrease."""
+        s = self._now
+        if s["before"] is None:
+            s["before"] = s["value"]
         clear = s["noise"] == 0.0 or s["predicted"] > CLEAR * s["noise"]
+        # On a smooth landscape, a quadratic that is not complete yet is mostly good enough to go by.
+        complete = clear and (s["depth"] == DEPTH or s["fresh"] >= s["needed"])
+        spread, length = s["spread"], s["length"]
         if ratio > GOOD and length > 1:
             s["spread"] *= GROW
-        elif ratio < BAD and clear:
+            s["vain"] = max(0, s["vain"] - 1)
+        elif complete and ratio < BAD:
             s["spread"] *= SHRINK
-        elif length < 0.5 and clear:
+            s["vain"] = s["vain"] + 1 if s["before"] - s["value"] < VAIN * s["predicted"] else 0
+        elif complete and length < 0.5:
             s["spread"] *= max(0.4, ROOM * length)
-        least = max(NARROWEST, float(self._least.max()))
-        s["spread"] = min(max(s["spread"], least), max(WIDEST, least))
+            s["vain"] = 0
+        if s["noise"] == 0.0 and s["vain"] >= s["depth"]:
+            s["spread"] = max(s["widest"], s["spread"])
+            s["vain"], s["depth"] = 0, s["depth"] + 1
+        if s["spread"] != spread:
+            s["fresh"], s["before"] = 0, s["value"]
+        s["spread"] = min(max(s["spread"], NARROWEST), max(WIDEST, spread))
 
     def _follow(self, point: Vector, value: float) -> None:
         with torch.no_grad():
