@@ -13,8 +13,10 @@ the centre, which their loop records after every step, is not counted, so that i
 
 import argparse
 import importlib
+import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,10 @@ RELEASED: dict[str, Numbers] = {
 BUDGETS = {"toy": 120_000, "rosenbrock": 90_000, "led": 10_000, "caustic": 30_000, "mnist_weights": 2_000}
 """As many as the released scripts use for the first two; as many as the suite where that takes minutes; else less."""
 SIGMAS, RATES = (0.3, 1.0), (10.0, 100.0)
-"""What `--tuned` multiplies the released outer sigma and the parameters' learning rate by."""
+"""What `--tuned` multiplies the released outer sigma and the parameters' learning rate by, to begin with."""
+FACTOR = 10**0.5
+"""To the neighbours of the best, until it has no better ones."""
+MOST_ROUNDS = 6
 
 
 def settings_of(case: str, name: str) -> Numbers:
@@ -61,6 +66,22 @@ def settings_of(case: str, name: str) -> Numbers:
         numbers["sigma"] *= float(sigma)
         numbers["theta"] *= float(rate)
     return numbers
+
+
+def beside(rows: list[Row], case: str) -> list[str]:
+    """The settings beside the best of a case, which is that whose centre ended lowest: the grid grows towards them."""
+    tuned = [row for row in rows if row["case"] == case and row["settings"] != "as released" and row["seed"] == "0"]
+    if not tuned:
+        return []
+    _, sigma, _, rate = min(tuned, key=lambda row: float(row["last"]))["settings"].split()
+    places = [(factor, 1.0) for factor in (1 / FACTOR, FACTOR)] + [(1.0, factor) for factor in (1 / FACTOR, FACTOR)]
+    return [f"sigma {_power(float(sigma) * a):g} rate {_power(float(rate) * b):g}" for a, b in places]
+
+
+def _power(number: float) -> float:
+    """The nearest of 1, 3, 10, 30 ..."""
+    whole, odd = divmod(round(2 * math.log10(number)), 2)
+    return float(f"{(3 if odd else 1) * 10.0**whole:.1g}")
 
 
 def run(task: Row) -> Row:
@@ -149,17 +170,28 @@ def main(arguments: list[str] | None = None) -> None:
     if given.tuned:
         names += [f"sigma {sigma:g} rate {rate:g}" for sigma in SIGMAS for rate in RATES]
     results = Results(given.out, FIELDS, KEY)
-    sweep(
-        [
+
+    def tasks(names: Callable[[str], list[str]]) -> list[Row]:
+        seeds = range(given.seeds)
+        return [
             {"case": case, "settings": name, "seed": seed}
             for case in given.cases
-            for name in names
-            for seed in range(given.seeds)
-        ],
-        run,
-        results,
-    )
+            for name in names(case)
+            for seed in seeds
+        ]
+
+    sweep(tasks(lambda case: names), run, results)
+    for _ in range(MOST_ROUNDS if given.tuned else 0):
+        done = len(results.rows)
+        sweep(tasks(lambda case: beside([*map(as_text, results.rows)], case)), run, results)
+        if len(results.rows) == done:
+            break
     results.rewrite(results.rows)
+
+
+def as_text(row: Row) -> Row:
+    """A row as it is read back."""
+    return {name: str(value) for name, value in row.items()}
 
 
 if __name__ == "__main__":
