@@ -17,6 +17,8 @@ from zograd.estimators._surrogate import Surrogate, pairs
 
 RIDGE = 1e-9
 """In units of the mean squared distance: fewer neighbours than parameters then tell the shortest gradient."""
+MOST, LEAST, ENTRIES = 1024, 128, 2**17
+"""Samples that are remembered by default: with many parameters fewer, for each takes so many numbers."""
 
 
 @final
@@ -41,7 +43,8 @@ class NearestNeighbourGradient(Surrogate):
         spread: The standard deviation of the new samples, in units of the parameters.
         samples: The number of mirrored pairs a gradient.
         neighbours: How many are fitted, k; ``None`` for the rule.
-        window: The most samples that are remembered.
+        window: The most samples that are remembered; by default 1,024, and fewer beyond 128 parameters: as many as have
+            2^17 entries, 128 at least.
 
     Raises:
         ArgumentError: When an argument is out of its range.
@@ -62,60 +65,80 @@ class NearestNeighbourGradient(Surrogate):
     spread: float = 0.1
     samples: int = 8
     neighbours: int | None = None
-    window: int = 1024
+    window: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.neighbours is not None:
             count("neighbours", self.neighbours, 2, "It is how many samples are fitted; leave it out for the rule.")
-        count("window", self.window, 2, "It is how many samples are remembered.")
-        self._memory["replay"] = Replay(self.window)
+        if self.window is not None:
+            count("window", self.window, 2, "It is how many samples are remembered; leave it out for a fitting size.")
+        self._memory |= {"replay": None, "plane": None}
 
     def state_dict(self) -> dict[str, Any]:
         """The samples that are remembered."""
-        replay: Replay = self._memory["replay"]
-        return {**self._common_state(), "replay": replay.state()} if len(replay) else {}
+        replay, plane = self._memory["replay"], self._memory["plane"]
+        if replay is None:
+            return {}
+        kept = None if plane is None else [torch.as_tensor(part) for part in plane]
+        return {**self._common_state(), "replay": replay.state(), "plane": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self.__post_init__()
         if state:
             self._load_common(state)
-            self._memory["replay"].load(state["replay"])
+            self._replay(state["replay"]["rows"].shape[1]).load(state["replay"])
+            if state["plane"] is not None:
+                here, level, slope = state["plane"]
+                self._memory["plane"] = here.numpy(), float(level), slope.numpy()
+
+    def _replay(self, dimension: int) -> Replay:
+        replay: Replay | None = self._memory["replay"]
+        if replay is None:
+            room = max(LEAST, min(MOST, ENTRIES // dimension))
+            replay = self._memory["replay"] = Replay(self.window or room)
+        return replay
 
     def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
-        replay: Replay = self._memory["replay"]
         center = probes.center
+        replay, last = self._replay(len(center)), self._memory["plane"]
         numbers = half_cosine(*pairs(probes, told)) if kept.all() else {}
-        here = center.detach().cpu().double().numpy()
+        here = center.detach().cpu().double().numpy().copy()
         points = here + probes.offsets.dense(center).detach().cpu().double().numpy()[kept]
         told = told[kept]
-        scatter = float(np.square(told - told.mean()).sum())
-        if len(replay) and scatter > 0:
-            level, slope, _, _ = self._plane(here)
-            numbers["r_squared"] = 1 - float(np.square(level + (points - here) @ slope - told).sum()) / scatter
+        above = told - told.mean()
+        scatter = float(above @ above)
+        if last is not None and scatter > 0:
+            # The last plane, around the last centre: another around this one would cost as much as the one to come.
+            there, level, slope = last
+            left = level + (points - there) @ slope - told
+            numbers["r_squared"] = 1 - float(left @ left) / scatter
         replay.add(points, told[:, None])
-        level, slope, error, (used, radius) = self._plane(here)
+        level, slope, error, (used, radius) = self._plane(replay, here)
+        self._memory["plane"] = here, level, slope
         numbers |= {"neighbours": float(used), "bandwidth": radius}
         return Estimate(torch.from_numpy(slope).to(center), error, level, None, numbers)
 
-    def _plane(self, here: Any) -> tuple[float, Any, float | None, tuple[int, float]]:
+    def _plane(self, replay: Replay, here: Any) -> tuple[float, Any, float | None, tuple[int, float]]:
         """Value and slope here, the slope's squared error, and how many were fitted, the furthest so far away."""
-        replay: Replay = self._memory["replay"]
         n, d = replay.rows.shape
         k = min(n, self.neighbours or max(math.ceil(n ** (4 / (4 + d))), 2 * d + 2))
         moved = replay.rows - here
-        distances = np.square(moved).sum(1)
-        near = np.argpartition(distances, k - 1)[:k] if k < n else np.arange(n)
+        distances = np.einsum("ni,ni->n", moved, moved)
+        near = np.argpartition(distances, k - 1)[:k] if k < n else slice(None)
         moved, told = moved[near], replay.numbers[near, 0]
-        mean, level = moved.mean(0), float(told.mean())
+        mean, level = moved.sum(0) / k, float(told.sum()) / k
         z, y = moved - mean, told - level
-        size = float(np.square(z).mean()) or 1.0
+        ridge = RIDGE * k * (float(np.einsum("ni,ni->", z, z)) / z.size or 1.0)
+        matrix = z.T @ z if k > d else z @ z.T
+        matrix.flat[:: len(matrix) + 1] += ridge
         if k > d:
-            inverse = np.linalg.inv(z.T @ z + RIDGE * k * size * np.eye(d))
+            inverse = np.linalg.inv(matrix)
             slope, spread = inverse @ (z.T @ y), float(np.trace(inverse))
         else:
-            slope, spread = z.T @ np.linalg.solve(z @ z.T + RIDGE * k * size * np.eye(k), y), math.inf
+            slope, spread = z.T @ np.linalg.solve(matrix, y), math.inf
+        left = y - z @ slope
         spare = k - d - 1
-        error = float(np.square(y - z @ slope).sum()) / spare * spread if spare > 0 else None
-        return level - float(mean @ slope), slope, error, (k, float(np.sqrt(distances[near].max())))
+        error = float(left @ left) / spare * spread if spare > 0 else None
+        return level - float(mean @ slope), slope, error, (k, float(distances[near].max()) ** 0.5)

@@ -63,6 +63,10 @@ class Network:
 
     def slope(self, points: Array) -> Array:
         """The mean gradient of the output with respect to points of shape (n, d): shape (d,)."""
+        return self.look(points)[1]
+
+    def look(self, points: Array) -> tuple[Array, Array]:
+        """The outputs at points of shape (n, d), and their mean gradient, from one pass."""
         activations = self._forward(self._encoded(points))
         flow = np.full((len(points), 1), 1 / len(points), np.float32)
         for place in range(len(self._layers) - 1, -1, -1):
@@ -73,8 +77,7 @@ class Network:
             sines, cosines = (flow[:, d * (2 * place + part) :][:, :d] for part in (1, 2))
             angle = points * frequency
             total += frequency * (sines * np.cos(angle) - cosines * np.sin(angle))
-        slope: Array = total.sum(0)
-        return slope
+        return activations[-1][:, 0], total.sum(0)
 
     def fit(self, points: Array, values: Array, rate: float, updates: int, trust: Array | None = None) -> None:
         """So many Adam updates on the mean squared error at points of shape (n, d), weighted by ``trust`` of sum 1."""

@@ -177,9 +177,10 @@ class NeuralSurrogate(Surrogate):
         scale = m["frame"][2]
         z = rows / np.float32(self.spread)
         ends = np.concatenate([z, -z])
-        found = network(ends).astype(np.float64)
+        found, slope = network.look(ends)
+        found = found.astype(np.float64)
         guesses = scale / 2 * (found[: len(z)] - found[len(z) :])
-        return guesses, network.slope(ends) * np.float32(scale / self.spread)
+        return guesses, slope * np.float32(scale / self.spread)
 
     def _settle(self, center: Vector, told: Wide) -> None:
         """Take the network to this centre, spread, level and scale, without changing the function that it is."""
