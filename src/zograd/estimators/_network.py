@@ -90,7 +90,7 @@ class Network:
                 flow = self._through(flow, activations[place + 1], place)
                 weight, bias = self._slopes[place]
                 np.matmul(flow.T, activations[place], out=weight)
-                np.sum(flow, axis=0, out=bias)
+                np.add.reduce(flow, 0, out=bias)
                 if place:
                     flow = flow @ self._layers[place][0]
             self._adam(rate)

@@ -1,5 +1,6 @@
 """A small network that remembers, as a control variate: ZeroGrads without its bias."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -137,10 +138,11 @@ class NeuralSurrogate(Surrogate):
         m = self._memory
         rows, half = pairs(probes, told)
         numbers = half_cosine(rows, half)
+        known = told if kept.all() else told[kept]
         if m["span"] is not None:
             guesses, slope = self._linear(rows, half)
         else:
-            guesses, slope = self._neural(probes.center, told[kept], rows)
+            guesses, slope = self._neural(probes.center, known, rows)
         cross, own = m["products"]
         belief = min(max(cross / own, 0.0), 1.0) if own > 0 else 0.0
         left, total = half - belief * guesses, float(half @ half)
@@ -158,7 +160,7 @@ class NeuralSurrogate(Surrogate):
             squares = float(np.square(factors) @ np.square(rows).sum(1, dtype=np.float64))
             error = max(squares / count - float(np.square(rest).sum(dtype=np.float64)), 0.0) / (count - 1)
         if m["network"] is not None:
-            self._train(probes, told, kept)
+            self._train(probes, known, kept)
         gradient = torch.from_numpy(rest + np.float32(belief) * slope).to(probes.center)
         return Estimate(gradient, error, diagnostics=numbers)
 
@@ -185,27 +187,31 @@ class NeuralSurrogate(Surrogate):
     def _settle(self, center: Vector, told: Wide) -> None:
         """Take the network to this centre, spread, level and scale, without changing the function that it is."""
         m = self._memory
-        level, scale = float(told.mean()), float(told.std())
+        level = float(told.sum()) / len(told)
+        above = told - level
+        scale = math.sqrt(float((above * above).sum()) / len(told))
         here = center.detach().cpu().double()
         if m["frame"] is None:
             m["frame"] = (here, level, scale or 1.0, self.spread)
             return
         origin, before, size, spread = m["frame"]
         level, scale = CALM * before + (1 - CALM) * level, (CALM * size**2 + (1 - CALM) * scale**2) ** 0.5
-        shift = ((here - origin) / spread).float().numpy()
+        shift = ((here.numpy() - origin.numpy()) / spread).astype(np.float32)
         m["network"].transport(shift, self.spread / spread, (level - before) / size, scale / size)
         m["frame"] = (here, level, scale, self.spread)
 
     def _train(self, probes: Probes, told: Wide, kept: NDArray[np.bool_]) -> None:
+        """Fit the network to the values ``told`` of the rows ``kept``, and to those that are remembered."""
         m = self._memory
         replay: Replay = m["replay"]
         origin, level, scale, spread = m["frame"]
         here = origin.numpy()
-        offsets = probes.offsets.dense(probes.center).detach().cpu().double().numpy()[kept]
-        replay.add(here + offsets, told[kept, None])
+        offsets = probes.offsets.dense(probes.center).detach().cpu().double().numpy()
+        rows = here + (offsets if len(told) == len(offsets) else offsets[kept])
+        replay.add(rows, told[:, None])
         z = (replay.rows - here) / spread
-        trust = 1 / (1 + (np.square(z).sum(1) / (z.shape[1] * NEAR**2)) ** 2)
-        targets = np.clip((replay.numbers[:, 0] - level) / scale, -FURTHEST, FURTHEST)
+        trust = 1 / (1 + ((z * z).sum(1) / (z.shape[1] * NEAR**2)) ** 2)
+        targets = np.minimum(np.maximum((replay.numbers[:, 0] - level) / scale, -FURTHEST), FURTHEST)
         weights = (trust / trust.sum()).astype(np.float32)
         m["network"].fit(z.astype(np.float32), targets.astype(np.float32), self.rate, self.fits, weights)
 

@@ -213,7 +213,7 @@ class PolynomialSurrogate(Surrogate):
         offsets, told = probes.offsets.dense(center).cpu().double().numpy()[kept], told[kept]
         here = center.cpu().double().numpy().copy()
         rows = here + offsets
-        above = told - told.mean()
+        above = told - told.sum() / len(told)
         total, before = float(above @ above), self._memory["before"]
         if before is not None and total > 0:
             # The last fit, around the last centre: another around this one would cost as much as the fit to come.

@@ -69,19 +69,21 @@ class Surrogate(GradientEstimator, ABC):
         """
         told = scalars(probes, values).cpu().double().numpy()
         kept = np.isfinite(told)
-        if not kept.any():
+        found = int(np.count_nonzero(kept))
+        if not found:
             raise GradientError(
                 f"no gradient can be told: all {len(values)} evaluations were lost. Check that the program runs at the "
                 "centre, or make the spread smaller."
             )
-        numbers = {"lost": float((~kept).sum()), "spread": self.spread}
-        self._look(told[kept])
+        numbers = {"lost": float(len(told) - found), "spread": self.spread}
+        known = told if found == len(told) else told[kept]
+        self._look(known)
         estimate = self._learn(probes, told, kept)
         foretold = estimate.diagnostics.get("r_squared")
         # Far within the first spread what is left is rounding.
         if foretold is not None and self.spread >= FINE * self._memory["first"]:
             self._judge(foretold, probes.dimension)
-        level = float(told[kept].mean()) if estimate.value is None else estimate.value
+        level = float(known.sum()) / found if estimate.value is None else estimate.value
         return Estimate(
             estimate.gradient, estimate.squared_error, level, estimate.curvature, {**numbers, **estimate.diagnostics}
         )

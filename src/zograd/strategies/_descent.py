@@ -232,6 +232,7 @@ def _made(optimizer: OptimizerFactory, center: torch.nn.Parameter) -> torch.opti
 
 def _diagnostics(estimate: Estimate) -> dict[str, float]:
     numbers = {"gradient_norm": float(vector_norm(estimate.gradient)), **estimate.diagnostics}
-    if estimate.signal_to_noise is not None:
-        numbers["signal_to_noise"] = estimate.signal_to_noise
+    ratio = estimate.signal_to_noise
+    if ratio is not None:
+        numbers["signal_to_noise"] = ratio
     return numbers
