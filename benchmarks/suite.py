@@ -156,10 +156,10 @@ def measure(results: Results, cases: Sequence[str], methods: Sequence[str], seed
         for settings in METHODS[pair["method"]].grid(CASES[pair["case"]], quick)
         for task in tried(pair, settings)
     ]
-    for _ in range(1 if quick else MOST_ROUNDS):
+    for number in range(1 if quick else MOST_ROUNDS):
         done = len(results.rows)
         sweep(grid, run, results, jobs)
-        if len(results.rows) == done:
+        if number > 0 and len(results.rows) == done:  # the first may all be known, and yet have no neighbours
             break
         grid = [
             task
@@ -258,7 +258,7 @@ def picture(rows: Sequence[Row], budgets: dict[str, int], reference: Sequence[Ro
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    colors = dict(zip(METHODS, colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
+    colors = dict(zip(METHODS, (*colormaps["tab10"].colors, "#1d3557"), strict=True))  # type: ignore[attr-defined]
     across = min(3, len(budgets))
     down = -(-len(budgets) // across)
     figure = Figure(figsize=(4.6 * across, 3.3 * down + 0.6), layout="constrained")
