@@ -150,5 +150,5 @@ def test_who_evaluates_follows_from_what_was_said() -> None:
         for said in ({"workers": 2}, {"timeout": 1.0}, {"executor": executor}):
             pool = evaluator_for(zo.retry(2, wait=0.5), seed=4, **said)
             assert isinstance(pool, zo.Pool)
-            assert (pool.retries, pool.pause, pool.seed, pool.timeout) == (2, 0.5, 4, said.get("timeout"))
+            assert (pool.retries, pool.pause, pool.seeds.seed, pool.timeout) == (2, 0.5, 4, said.get("timeout"))
             assert pool.workers == said.get("workers", 1 if "timeout" in said else None)
