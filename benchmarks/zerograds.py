@@ -70,7 +70,7 @@ def settings_of(case: str, name: str) -> Numbers:
 
 def beside(rows: list[Row], case: str) -> list[str]:
     """The settings beside the best of a case, which is that whose centre ended lowest: the grid grows towards them."""
-    tuned = [row for row in rows if row["case"] == case and row["settings"] != "as released" and row["seed"] == "0"]
+    tuned = [row for row in rows if row["case"] == case and row["settings"] != "as released" and int(row["seed"]) == 0]
     if not tuned:
         return []
     _, sigma, _, rate = min(tuned, key=lambda row: float(row["last"]))["settings"].split()
@@ -183,15 +183,10 @@ def main(arguments: list[str] | None = None) -> None:
     sweep(tasks(lambda case: names), run, results)
     for _ in range(MOST_ROUNDS if given.tuned else 0):
         done = len(results.rows)
-        sweep(tasks(lambda case: beside([*map(as_text, results.rows)], case)), run, results)
+        sweep(tasks(lambda case: beside(results.rows, case)), run, results)
         if len(results.rows) == done:
             break
     results.rewrite(results.rows)
-
-
-def as_text(row: Row) -> Row:
-    """A row as it is read back."""
-    return {name: str(value) for name, value in row.items()}
 
 
 if __name__ == "__main__":

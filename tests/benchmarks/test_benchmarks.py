@@ -24,7 +24,7 @@ def load(monkeypatch):
     """The scripts find each other by their folder, as they do when they are run."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module
-    for name in ("_machine", "_runner", "bbob", "failures", "overhead", "surrogates_ablation"):
+    for name in ("_machine", "_runner", "bbob", "failures", "overhead", "step_overhead", "surrogates_ablation"):
         sys.modules.pop(name, None)
 
 
@@ -122,6 +122,20 @@ def test_overhead(load, tmp_path):
     assert min(float(row["microseconds"]) for row in found) > 0
     assert all(0 < float(row["share"]) < 1 for row in found if row["case"] == "batched")
     assert "microseconds an evaluation" in report.read_text()
+
+
+def test_step_overhead(load, tmp_path, monkeypatch):
+    steps, out, report = load("step_overhead"), tmp_path / "o.csv", tmp_path / "o.md"
+    monkeypatch.setattr(steps, "LIMITS", {2: 1e-9, 1_024: 1e6})
+    monkeypatch.setattr(steps, "RUNS", {2: 3, 1_024: 2})
+    methods = [steps.FLOOR, "PolynomialSurrogate", "PolynomialSurrogate, TrustRegion"]
+    steps.main(
+        ["--methods", *methods, "--dimensions", "2", "--repeats", "1", "--out", str(out), "--report", str(report)]
+    )
+    found = rows(out)
+    assert {row["method"] for row in found} == set(methods)
+    assert "Over the limit at their least: " in report.read_text()
+    assert "none." not in report.read_text()  # nothing takes no time at all
 
 
 def test_surrogates(load, tmp_path, monkeypatch):

@@ -114,6 +114,32 @@ def test_the_grid_grows_until_its_best_is_inside(load, tmp_path, monkeypatch):
     assert [row["seed"] for row in reported] == ["0", "1"]
 
 
+def test_a_grid_that_is_known_grows_when_it_goes_on(load, tmp_path, monkeypatch):
+    suite, runner = load("suite"), load("_runner")
+
+    def told(task):
+        best = {"reached": "{}", "best": abs(math.log(json.loads(task["settings"])["rate"] / 3.0))}
+        return task | dict.fromkeys(suite.FIELDS[5:], "") | best
+
+    monkeypatch.setattr(suite, "run", told)
+    monkeypatch.setattr(suite, "MOST_ROUNDS", 1)
+    results = runner.Results(tmp_path / "g.csv", suite.FIELDS, suite.KEY)
+    suite.measure(results, ["toy"], ["FD"], 1, False, 1)
+    first = len(results.rows)
+    monkeypatch.setattr(suite, "MOST_ROUNDS", 3)
+    suite.measure(results, ["toy"], ["FD"], 1, False, 1)
+    assert len(results.rows) > first
+
+
+def test_the_grid_of_zerograds_grows_around_its_lowest_end(load):
+    zerograds = load("zerograds")
+    ends = {"as released": 0.0, "sigma 1 rate 10": 0.2, "sigma 0.3 rate 100": 0.5}
+    found = [{"case": "toy", "settings": name, "seed": 0, "last": end} for name, end in ends.items()]
+    beside = ["sigma 0.3 rate 10", "sigma 3 rate 10", "sigma 1 rate 3", "sigma 1 rate 30"]
+    assert zerograds.beside(found, "toy") == beside
+    assert zerograds.beside(found, "caustic") == []
+
+
 def test_watching_counts_rows_and_finds_the_first_below_a_target(load):
     box = load("suite").Watched(zo.batched(lambda points: points[:, 0]), [5.0, 2.0, -1.0])
     box(torch.tensor([[9.0], [torch.nan], [4.0], [1.0], [0.5]]))

@@ -76,6 +76,34 @@ def test_here_and_in_workers_the_noise_is_the_same_and_cancels() -> None:
         assert len(set(asked(pool).tolist())) == 4
 
 
+def test_every_attempt_at_a_row_has_its_seed(tmp_path: Path) -> None:
+    def fails_at_first(x) -> float:
+        drawn, seen = drawing(x), tmp_path / f"{float(x[0]):.17g}{float(x[1]):.17g}"
+        if not seen.exists():
+            seen.touch()
+            raise RuntimeError("busy")
+        return drawn
+
+    evaluator = InProcess(retries=1, wait=0.001, seed=5, common_random_numbers=True)
+    (again,) = evaluate(
+        evaluator, zo.pointwise(fails_at_first), [Probes(CENTER, PAIRS["dense"])], failure_policy("raise")
+    )
+    assert torch.equal(again, asked(InProcess(seed=5, common_random_numbers=True)))
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_command_gets_one_seed_for_both_sides(workers) -> None:
+    program = zo.Program(["printf", "%s", "{seed}"]).over(zo.Parameters({"x": 0.0}))
+    evaluator = InProcess(common_random_numbers=True) if workers is None else Pool(workers, common_random_numbers=True)
+    probes = Probes(torch.zeros(1).double(), Coordinates(torch.zeros(4).long(), torch.tensor([0.1, 0.2, -0.1, -0.2])))
+    (told,) = evaluate(evaluator, program, [probes], failure_policy("raise"))
+    assert told[0] == told[2]
+    assert told[1] == told[3]
+    assert told[0] != told[1]
+    if isinstance(evaluator, Pool):
+        evaluator.close()
+
+
 def test_another_wave_outside_a_run_has_other_noise() -> None:
     evaluator = InProcess(common_random_numbers=True)
     assert not set(asked(evaluator).tolist()) & set(asked(evaluator).tolist())

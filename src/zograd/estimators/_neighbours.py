@@ -13,7 +13,7 @@ from zograd._probes import Probes
 from zograd.estimators._average import half_cosine
 from zograd.estimators._estimator import Estimate
 from zograd.estimators._replay import Array, Replay
-from zograd.estimators._surrogate import Surrogate, pairs
+from zograd.estimators._surrogate import Surrogate, foretold, pairs
 
 RIDGE = 1e-9
 """In units of the mean squared distance: fewer neighbours than parameters then tell the shortest gradient."""
@@ -107,13 +107,10 @@ class NearestNeighbourGradient(Surrogate):
         here = center.detach().cpu().double().numpy().copy()
         points = here + probes.offsets.dense(center).detach().cpu().double().numpy()[kept]
         told = told[kept]
-        above = told - told.mean()
-        scatter = float(above @ above)
-        if last is not None and scatter > 0:
+        if last is not None:
             # The last plane, around the last centre: another around this one would cost as much as the one to come.
             there, level, slope = last
-            left = level + (points - there) @ slope - told
-            numbers["r_squared"] = 1 - float(left @ left) / scatter
+            numbers |= foretold(level + (points - there) @ slope, told)
         replay.add(points, told[:, None])
         level, slope, error, (used, radius) = self._plane(replay, here)
         self._memory["plane"] = here, level, slope

@@ -17,7 +17,7 @@ from zograd.estimators._estimator import Estimate
 from zograd.estimators._quadratic import Fit
 from zograd.estimators._replay import Array, Replay
 from zograd.estimators._span import Span
-from zograd.estimators._surrogate import Surrogate, pairs
+from zograd.estimators._surrogate import Surrogate, foretold, pairs
 
 Degree = Literal["auto", "linear", "diagonal", "quadratic"]
 DEGREES: tuple[Degree, ...] = ("auto", "linear", "diagonal", "quadratic")
@@ -201,9 +201,9 @@ class PolynomialSurrogate(Surrogate):
         span = self._span(probes.dimension)
         # In units of the spread, so that pairs of one spread and another weigh the same.
         directions, slopes = rows / np.float32(self.spread), half / self.spread
-        foretold = span.forecast(directions, slopes)
-        if foretold is not None:
-            numbers["r_squared"] = foretold
+        explained = span.forecast(directions, slopes)
+        if explained is not None:
+            numbers["r_squared"] = explained
         span.add(directions, slopes)
         return Estimate(torch.from_numpy(span.gradient()).to(probes.center), diagnostics=numbers)
 
@@ -213,13 +213,10 @@ class PolynomialSurrogate(Surrogate):
         offsets, told = probes.offsets.dense(center).cpu().double().numpy()[kept], told[kept]
         here = center.cpu().double().numpy().copy()
         rows = here + offsets
-        above = told - told.sum() / len(told)
-        total, before = float(above @ above), self._memory["before"]
-        if before is not None and total > 0:
+        if self._memory["before"] is not None:
             # The last fit, around the last centre: another around this one would cost as much as the fit to come.
-            last, there, scale = before
-            left = last((rows - there) / scale) - told
-            numbers["r_squared"] = 1 - float(left @ left) / total
+            last, there, scale = self._memory["before"]
+            numbers |= foretold(last((rows - there) / scale), told)
         self._replay(len(center)).add(rows, told[:, None])
         fit = self.fit(center)
         if fit is None:  # there is at least one value, so that this is for the type checker

@@ -79,10 +79,10 @@ class Surrogate(GradientEstimator, ABC):
         known = told if found == len(told) else told[kept]
         self._look(known)
         estimate = self._learn(probes, told, kept)
-        foretold = estimate.diagnostics.get("r_squared")
+        explained = estimate.diagnostics.get("r_squared")
         # Far within the first spread what is left is rounding.
-        if foretold is not None and self.spread >= FINE * self._memory["first"]:
-            self._judge(foretold, probes.dimension)
+        if explained is not None and self.spread >= FINE * self._memory["first"]:
+            self._judge(explained, probes.dimension)
         level = float(known.sum()) / found if estimate.value is None else estimate.value
         return Estimate(
             estimate.gradient, estimate.squared_error, level, estimate.curvature, {**numbers, **estimate.diagnostics}
@@ -99,11 +99,11 @@ class Surrogate(GradientEstimator, ABC):
     def _learn(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
         """The estimate, after taking in the values, of which at least one is finite (``kept``)."""
 
-    def _judge(self, foretold: float, dimension: int) -> None:
+    def _judge(self, explained: float, dimension: int) -> None:
         """Warn of a surrogate that explains nothing."""
         m = self._memory
         m["judged"] += 1
-        m["explained"] = RECENT * m["explained"] + (1 - RECENT) * max(foretold, -1.0)
+        m["explained"] = RECENT * m["explained"] + (1 - RECENT) * max(explained, -1.0)
         if m["judged"] >= PATIENCE and m["explained"] <= 0 and dimension <= self._explains_up_to:
             self._say(
                 "unexplained",
@@ -128,6 +128,13 @@ class Surrogate(GradientEstimator, ABC):
 
     def _load_common(self, state: dict[str, Any]) -> None:
         self._memory |= {"judged": state["judged"], "explained": state["explained"], "warned": tuple(state["warned"])}
+
+
+def foretold(guesses: Array, told: Array) -> dict[str, float]:
+    """The share of the scatter of new values that was foretold of them; empty where all are equal."""
+    above, left = told - told.sum() / len(told), guesses - told
+    total = float(above @ above)
+    return {"r_squared": 1 - float(left @ left) / total} if total > 0 else {}
 
 
 def pairs(probes: Probes, told: Array) -> tuple[NDArray[np.float32], Array]:

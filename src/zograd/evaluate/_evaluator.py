@@ -45,9 +45,11 @@ class Evaluator(ABC):
         places: For each `Probes` of the next wave, the number of its call in the run and its first row there; empty
             outside a run. What is derived from a place, such as a seed, is the same whoever evaluates the row and
             when: a resumed run asks only for the rows that are missing.
+        calls: The number of `Probes` placed so far outside a run, whose calls are numbered by it.
     """
 
     places: tuple[tuple[int, int], ...] = ()
+    calls: int = 0
 
     @abstractmethod
     def stream(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
@@ -56,3 +58,11 @@ class Evaluator(ABC):
         An exception of the black box is a `Finished` with its status, never raised here; KeyboardInterrupt and
         SystemExit pass through.
         """
+
+    def _placed(self, probes: Sequence[Probes]) -> tuple[tuple[int, int], ...]:
+        """The places of this wave, which are used up: those that the run said, else calls of their own."""
+        places, self.places = self.places, ()
+        if not places:
+            places = tuple((self.calls + number, 0) for number in range(1, len(probes) + 1))
+            self.calls += len(probes)
+        return places

@@ -56,15 +56,11 @@ class InProcess(Evaluator):
     ) -> None:
         self.retries, self.pause = count("retries", retries, least=0), positive("wait", wait, "In seconds.")
         self.seeds = Seeds(seed, common_random_numbers)
-        self.calls = 0
 
     def stream(self, blackbox: BlackBox, probes: Sequence[Probes]) -> Iterator[Finished]:
         """Evaluate, one `Finished` a call of the black box and `Probes` in it."""
         self.seeds.must_fit(blackbox)
-        places, self.places = self.places, ()
-        if self.seeds.common and not places:
-            places = tuple((self.calls + number, 0) for number in range(1, len(probes) + 1))
-            self.calls += len(probes)
+        places = self._placed(probes)
         unstructured = type(blackbox).probe in (BlackBox.probe, TorchFunction.probe)
         if unstructured and all(wave.quantity == "value" for wave in probes):
             if blackbox.rows_per_call == 1:
@@ -85,11 +81,8 @@ class InProcess(Evaluator):
         """One point after the other."""
         for call, wave in enumerate(probes):
             group = _Group(call, wave.center)
-            evaluations = self._evaluations(blackbox, wave)
-            if self.seeds.common:
-                seeds = self.seeds.of(wave, *places[call])
-                evaluations = (partial(_sown, seed, each) for seed, each in zip(seeds, evaluations, strict=True))
-            for row, evaluate in enumerate(evaluations):
+            seeds = self.seeds.of(wave, *places[call]) if self.seeds.common else None
+            for row, evaluate in enumerate(self._evaluations(blackbox, wave, seeds)):
                 started = time.perf_counter()
                 try:
                     value = evaluate()
@@ -112,21 +105,26 @@ class InProcess(Evaluator):
                         yield from group.report()
             yield from group.report()
 
-    def _evaluations(self, blackbox: BlackBox, wave: Probes) -> Iterator[Callable[[], Tensor | float]]:
-        """The evaluation of each row, to be made; its points are made few at a time."""
+    def _evaluations(
+        self, blackbox: BlackBox, wave: Probes, seeds: list[int] | None
+    ) -> Iterator[Callable[[], Tensor | float]]:
+        """The evaluation of each row, to be made; points are made few at a time. All attempts have the row's seed."""
         at_once = max(1, ROWS_MATERIALISED_BYTES // (wave.dimension * wave.center.element_size()))
+        seed = iter(seeds or ())
         for piece in wave.split(at_once):
             points = piece.points()
+            calls: Iterator[Callable[[], Any]] = blackbox.each(points)
             if self.retries:
-                yield from (partial(self._retried, blackbox, point) for point in points)
-            else:
-                yield from blackbox.each(points)
+                calls = (partial(blackbox.one, point) for point in points)
+            if seeds is not None:
+                calls = (partial(_sown, next(seed), call) for call in calls)
+            yield from (partial(self._retried, call) for call in calls) if self.retries else calls
 
-    def _retried(self, blackbox: BlackBox, point: Vector) -> Tensor:
+    def _retried(self, evaluate: Callable[[], Tensor]) -> Tensor:
         """The value at one point; what is lost is tried again."""
         for attempt in range(self.retries):
             try:
-                value = blackbox.one(point)
+                value = evaluate()
             except ArgumentError:
                 raise
             except Exception:
@@ -134,7 +132,7 @@ class InProcess(Evaluator):
             if value is not None and bool(value.isfinite().all()):
                 return value
             time.sleep(min(LONGEST_WAIT, self.pause * 2**attempt))
-        return blackbox.one(point)
+        return evaluate()
 
     def _tried(
         self, evaluate: Callable[[Any], Tensor], asked: Probes | Points, parts: list[Part]
@@ -150,7 +148,7 @@ class InProcess(Evaluator):
             yield replace(piece, error=f"{piece.error} It was tried {self.retries + 1} times.") if again else piece
 
 
-def _sown(seed: int, evaluate: Callable[[], Tensor | float]) -> Tensor | float:
+def _sown(seed: int, evaluate: Callable[[], Any]) -> Any:
     with sown(seed):
         return evaluate()
 

@@ -62,9 +62,6 @@ class Pool(Evaluator):
         seed: Of the rows' seeds.
         common_random_numbers: Whether the two sides of a mirrored pair have one seed between them.
 
-    Attributes:
-        calls: The number of `Probes` evaluated so far outside a run, whose calls are numbered by it.
-
     Raises:
         ArgumentError: When an argument is wrong, or the black box cannot be pickled.
 
@@ -105,7 +102,6 @@ class Pool(Evaluator):
         self.recycle_after = None if recycle_after is None else count("recycle_after", recycle_after)
         self.batch = count("batch", batch)
         self.seeds = Seeds(seed, common_random_numbers)
-        self.calls = 0
         self._backends: dict[str, Backend] = {}
         self._sent = 0
         self._last: tuple[weakref.ref[BlackBox], float] | None = None
@@ -123,10 +119,7 @@ class Pool(Evaluator):
             ArgumentError: When the black box cannot be pickled, or the caller made a mistake that it noticed.
         """
         self.seeds.must_fit(blackbox)
-        places, self.places = self.places, ()
-        if not places:
-            places = tuple((self.calls + number, 0) for number in range(1, len(probes) + 1))
-            self.calls += len(probes)
+        places = self._placed(probes)
         backend = self._backend(blackbox)
         settings = WaveSettings(self.retries, self.pause, self.batch, self.seeds)
         parcel, seconds = self._parcel(blackbox, probes), self._seconds_of(blackbox)
