@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"estimators", "blackbox"},
     {"evaluate"},
     {"_differentiable", "_backward", "strategies", "optim", "nn"},
-    {"_configuration", "_snapshot", "_record", "_history", "_result", "_telling", "_terminate", "testing"},
+    {"_configuration", "_snapshot", "_record", "_history", "_result", "_telling", "_interrupt", "testing"},
     {"_run_file", "_wave"},
     {"_run"},
     {"_minimize"},

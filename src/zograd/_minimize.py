@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 from zograd._checks import require
 from zograd._errors import EvaluationError, RunError
 from zograd._history import Steps
+from zograd._interrupt import Terminated, interruptible
 from zograd._parameters import Parameters
 from zograd._record import read_run
 from zograd._result import Result
 from zograd._run import Run
 from zograd._telling import telling
-from zograd._terminate import Terminated, terminable
 from zograd.blackbox import BlackBox, FunctionBox, as_blackbox
 from zograd.estimators import GradientEstimator
 from zograd.evaluate import NAME, FailurePolicy, Journal, Pool, evaluator_for, failure_policy
@@ -221,7 +221,7 @@ def minimized(
         )
 
     try:
-        with terminable(), going, pool, tqdm(
+        with interruptible(), going, pool, tqdm(
             total=evaluations, initial=going.evaluations, unit=" evaluations", leave=bool(progress),
             delay=0 if progress else 2, disable=None if progress is None else not progress,
         ) as bar:  # fmt: skip

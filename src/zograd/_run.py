@@ -14,6 +14,7 @@ from typing import Any, Unpack, final
 from zograd._checks import count, positive
 from zograd._configuration import Settings, configuration_of, must_be_same
 from zograd._errors import EvaluationError, RunError
+from zograd._interrupt import raise_swallowed
 from zograd._probes import Probes
 from zograd._record import Record
 from zograd._run_file import RunFile
@@ -284,6 +285,7 @@ class Run(Iterator[Step]):
 
     def _enough(self, values: Values) -> bool:
         """Whether time is up or the target is reached, in mid-wave."""
+        raise_swallowed()
         if self._replaying:
             return False
         if self.target is not None and bool((values <= self.target).any()):

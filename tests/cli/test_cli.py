@@ -304,7 +304,12 @@ class TestInterrupt:
         words = [sys.executable, "-m", "zograd", "demo", "picture", "--shapes", "3", "--size", "16"]
         words += ["--evaluations", "100000000"]
         with subprocess.Popen(
-            words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            words,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as a job in the background may not have it
         ) as process:
             try:
                 # The first line of progress comes when the run is under way.

@@ -1,5 +1,6 @@
 """Durable runs: created, interrupted in every way, resumed, refused."""
 
+import contextlib
 import functools
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import time
 from hashlib import blake2b
 
 import numpy as np
@@ -323,6 +325,28 @@ def test_sigterm_returns_the_best_so_far_and_the_run_goes_on(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert zo.read_run(tmp_path / "run").sessions[0]["stopped"] == "terminated"
     assert told(minimize(valley, tmp_path / "run")) == told(plain)
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "Interrupted"), (signal.SIGTERM, "Terminated")])
+def test_a_signal_that_the_program_swallows_stops_the_run_all_the_same(tmp_path, number, word):
+    calls = 0
+
+    def deaf(x):
+        nonlocal calls
+        calls += 1
+        if calls == 50:
+            with contextlib.suppress(BaseException):  # as compiled code does, when Python that it calls raises
+                os.kill(os.getpid(), number)
+                time.sleep(10)
+        return valley(x)
+
+    before = signal.getsignal(number)
+    result = minimize(deaf, tmp_path / "run")
+    assert result.status == -1
+    assert word in result.message
+    assert 50 <= calls == result.nfev < 60
+    assert signal.getsignal(number) == before
+    assert told(minimize(valley, tmp_path / "run")) == told(minimize(valley))
 
 
 def test_signals_are_left_to_the_main_thread():
