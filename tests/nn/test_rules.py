@@ -37,6 +37,19 @@ def test_layers_of_images(layer: nn.Module) -> None:
     check(Case(model, torch.randn(3, 3, 8, 8).double(), lambda y: y.square().mean()))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("side", [8, 16, 32])
+def test_a_convolution_in_sixteen_bits(dtype: torch.dtype, side: int) -> None:
+    torch.manual_seed(0)
+    case = Case(
+        nn.Conv2d(3, 18, 3, padding=1).double(), torch.randn(4, 3, side, side).double(), lambda y: (y**3).mean()
+    )
+    expected = by_autograd(case)
+    case.model.to(dtype)
+    zo.nn.backward(case.model, lambda y: case.loss_fn(y.double()), case.inputs.to(dtype), method="contraction")
+    assert float(F.cosine_similarity(flat_grad(case.model).double(), expected, 0)) > 0.999
+
+
 SEQUENCES = [
     nn.GRU(6, 4, batch_first=True, num_layers=2), nn.LSTM(6, 3, batch_first=True, bidirectional=True),
     nn.RNN(6, 4, batch_first=True), nn.MultiheadAttention(6, 2, batch_first=True), nn.Bilinear(6, 6, 3),

@@ -82,15 +82,19 @@ def _correlation(
 ) -> Tensor:
     """``sum over samples and places of out[n, o, p] x[n, i, p * stride + k * dilation - padding]``: (o, i, *kernel).
 
-    Which is a convolution of x with the sensitivities as the kernel and the samples as channels.
+    Which is a convolution of x with the sensitivities as the kernel and the samples as channels. A processor's kernels
+    of 16 bits are not made for kernels as large as pictures: with AMX they return sums of something else.
     """
+    dtype = x.dtype
+    if x.device.type == "cpu" and dtype.itemsize < 4:
+        x, out = x.float(), out.float()
     samples, dims = len(x), list(range(3, 3 + len(kernel)))
     images = x.view(samples, groups, -1, *x.shape[2:]).permute(2, 1, 0, *dims)
     kernels = out.reshape(samples, groups, -1, *out.shape[2:]).permute(1, 2, 0, *dims)
     images, kernels = images.flatten(1, 2), kernels.flatten(0, 1)
     found = aten.convolution(images, kernels, None, dilation, padding, stride, False, [0] * len(kernel), groups)
     found = found[(slice(None), slice(None), *(slice(size) for size in kernel))]
-    return found.transpose(0, 1)  # type: ignore[no-any-return]
+    return found.transpose(0, 1).to(dtype)  # type: ignore[no-any-return]
 
 
 PRODUCTS: dict[str, Rule] = {
