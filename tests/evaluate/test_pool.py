@@ -436,13 +436,22 @@ for piece in Pool(workers=2).stream(zo.pointwise(hang), wave):
 def test_nothing_is_left_when_the_caller_ends(tmp_path, number) -> None:
     script = tmp_path / "script.py"  # without a guard: workers do not run it again
     script.write_text(SCRIPT)
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith(b"hangs")  # of both workers, maybe in one line
-    while not sleeps("7504"):
-        time.sleep(0.01)
-    process.send_signal(number)
-    process.communicate(timeout=LONG * 3)
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A job in the background of a shell is started deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(b"hangs")  # of both workers, maybe in one line
+            while not sleeps("7504"):
+                time.sleep(0.01)
+            process.send_signal(number)
+            process.communicate(timeout=LONG * 3)
+        finally:
+            process.kill()
     deadline = time.monotonic() + LONG
     while sleeps("7504") and time.monotonic() < deadline:
         time.sleep(0.05)
