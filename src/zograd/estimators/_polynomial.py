@@ -124,8 +124,7 @@ class PolynomialSurrogate(Surrogate):
 
     def lengths(self, dimension: int) -> Array:
         """How far it looks along each axis, shape (d,): the units in which `fit` sees the samples."""
-        lengths = np.full(dimension, self.spread)
-        return lengths if self._least is None else np.maximum(lengths, self._least)
+        return np.full(dimension, self.spread) if self._least is None else np.maximum(self._least, self.spread)
 
     def coefficients(self, dimension: int) -> int:
         """How many numbers it fits."""

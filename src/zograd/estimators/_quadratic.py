@@ -36,7 +36,7 @@ class Fit:
 
     def __call__(self, z: Array) -> Array:
         """The values at z of shape (n, d)."""
-        predicted: Array = self.value + z @ self.slope + 0.5 * np.einsum("ni,ij,nj->n", z, self.curvature, z)
+        predicted: Array = self.value + z @ self.slope + 0.5 * (z @ self.curvature * z).sum(1)
         return predicted
 
 

@@ -120,10 +120,11 @@ class TrustRegion(TrialRule):
             ArgumentError: When the surrogate is a linear one.
         """
         s, x, surrogate = self._now, self.center.detach(), self._surrogate
+        d = len(x)
         fit = surrogate.fit(x) if surrogate is not None else None  # which `gradient` has just made
         if surrogate is None or fit is None:
             raise ArgumentError(
-                f"`estimator` must fit a quadratic, found a linear model of {len(x)} parameters. Pass "
+                f"`estimator` must fit a quadratic, found a linear model of {d} parameters. Pass "
                 "degree='diagonal', or take torch.optim.Adam with betas=(0, 0.999).",
                 argument="estimator",
             )
@@ -132,17 +133,18 @@ class TrustRegion(TrialRule):
         if (known == known[0]).all() and (s["value"] is None or float(known[0]) >= s["value"]):
             s["spread"] = min(FLAT * s["spread"], max(WIDEST, s["spread"]))
             return
-        move, s["predicted"] = step_within(fit, RADIUS * len(x) ** 0.5)
-        s["length"] = float(np.linalg.norm(move)) / len(x) ** 0.5
-        s["fresh"], s["needed"] = s["fresh"] + len(values) + 1, surrogate.coefficients(len(x))
-        step = torch.from_numpy(move * surrogate.lengths(len(x))).to(x)
+        move, s["predicted"] = step_within(fit, RADIUS * d**0.5)
+        s["length"] = float(np.linalg.norm(move)) / d**0.5
+        s["fresh"], s["needed"] = s["fresh"] + len(told) + 1, surrogate.coefficients(d)
+        step = torch.from_numpy(move * surrogate.lengths(d)).to(x)
         target = self._snapped((x + step).clamp(self._lower, self._upper))
         row = int(np.where(np.isfinite(told), told, np.inf).argmin())
         s["best"] = probes[row : row + 1].points()[0]
         s["best_value"] = float(told[row])
         s["settled"] = fit.value
         repeats = 2 if s["waves"] == 0 else 1 if s["noise"] > 0 or s["value"] is None else 0
-        s["trials"] = torch.cat([x.new_zeros(repeats, len(x)), (target - x)[None]])
+        trial = (target - x)[None]
+        s["trials"] = torch.cat([x.new_zeros(repeats, d), trial]) if repeats else trial
 
     def settle(self, values: Values) -> None:
         """Move, and set the next spread."""
