@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import zograd as zo
+from zograd.estimators import _network
 from zograd.estimators._network import Network
 
 
@@ -47,7 +48,7 @@ def test_the_gradient_of_its_error_is_that_of_autograd(generator):
     w1, b1, w2, b2, w3, b3 = weights.split([16, 8, 64, 8, 8, 1])
     out = (((points @ w1.view(8, 2).T + b1).tanh() @ w2.view(8, 8).T + b2).tanh() @ w3[:, None])[:, 0] + b3
     (trust * (out - values) ** 2).sum().backward()
-    network.fit(points.numpy(), values.numpy(), 1e-3, 1, trust.numpy())
+    network.fit(network.forward(points.numpy()), values.numpy(), 1e-3, 1, trust.numpy())
     torch.testing.assert_close(torch.from_numpy(network.slopes), weights.grad, atol=1e-5, rtol=1e-4)
 
 
@@ -140,3 +141,15 @@ def test_one_value_and_a_flat_start(generator):
 def test_wrong_arguments(wrong):
     with pytest.raises(zo.ArgumentError, match=f"`{next(iter(wrong))}` must"):
         zo.NeuralSurrogate(**wrong)
+
+
+def test_adam_is_the_same_in_blocks(generator, monkeypatch):
+    points, values = torch.randn(5, 2, generator=generator).numpy(), torch.randn(5, generator=generator).numpy()
+    weights = []
+    for block in (1, 7, 2**14):
+        monkeypatch.setattr(_network, "BLOCK", block)
+        network = smooth(torch.Generator().manual_seed(0))
+        network.fit(network.forward(points), values, 1e-2, 3)
+        weights.append(torch.from_numpy(network.weights))
+    assert torch.equal(weights[0], weights[2])
+    assert torch.equal(weights[1], weights[2])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import zograd as zo
+from zograd.estimators import _quadratic
 from zograd.estimators._quadratic import Fit
 from zograd.optim._trust_region import DEPTH, step_within
 
@@ -202,3 +203,24 @@ def test_the_step_is_the_minimum_within_the_ball(bends):
     assert np.linalg.norm(move) <= 1 + 1e-6
     assert promised == pytest.approx(-float(fit(ball).min()), abs=2e-3)
     assert promised == pytest.approx(-float(fit(move[None])[0]), abs=1e-9)
+
+
+@pytest.mark.parametrize("bends", [(-2.0, 1.0, 5.0, 40.0), (1e-6, 1.0, 5.0, 40.0), (-1e-9, 0.0, 1.0, 1e6)])
+@pytest.mark.parametrize("slope", [1e-12, 1e-3, 1.0])
+def test_a_step_that_ends_on_the_edge_is_exact(bends, slope):
+    across = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4))).Q
+    fit = Fit(0.0, across @ np.array([slope, 0.5, -30.0, 80.0]), across @ np.diag(np.array(bends)) @ across.T, None)
+    move, _ = step_within(fit, 0.7)
+    assert np.linalg.norm(move) <= 0.7 * (1 + 1e-9)
+    if np.linalg.norm(move) > 0.69:  # the slope that is left points straight out
+        left = fit.slope + fit.curvature @ move
+        assert -float(left @ move) == pytest.approx(float(np.linalg.norm(left) * np.linalg.norm(move)), rel=1e-9)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_iteration_makes_one_fit(monkeypatch):
+    made = []
+    once = _quadratic.fit
+    monkeypatch.setattr(_quadratic, "fit", lambda *given: made.append(given) or once(*given))
+    run(valley, torch.tensor([-1.0, 1.0]), 20)  # ten gradients, each with a trial step
+    assert len(made) == 10

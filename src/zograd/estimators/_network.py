@@ -14,6 +14,8 @@ LEAK = np.float32(0.01)
 """The slope of a leaky rectifier below zero."""
 FIRST, SECOND, EPSILON = 0.9, 0.999, np.float32(1e-8)
 """Adam's usual constants."""
+BLOCK = 2**14
+"""Weights that Adam updates at a time: what it reads and writes of so many stays in the cache from pass to pass."""
 
 
 @final
@@ -22,8 +24,8 @@ class Network:
 
     The released network has leaky rectifiers, also on the output. The smooth one has hyperbolic tangents, and a linear
     output whose weights start at zero. Otherwise weights start as those of ``torch.nn.Linear``, drawn from
-    ``generator`` in the same order. One flat buffer holds all of them, so that Adam is ten passes over memory whatever
-    the number of layers.
+    ``generator`` in the same order. One flat buffer holds all of them, so that Adam is ten passes over a block
+    of it, whatever the number of layers.
 
     Args:
         inputs: The number of inputs, d.
@@ -59,7 +61,7 @@ class Network:
 
     def __call__(self, points: Array) -> Array:
         """The outputs at points of shape (n, d): shape (n,)."""
-        return self._forward(self._encoded(points))[-1][:, 0]
+        return self.forward(points)[-1][:, 0]
 
     def slope(self, points: Array) -> Array:
         """The mean gradient of the output with respect to points of shape (n, d): shape (d,)."""
@@ -67,7 +69,7 @@ class Network:
 
     def look(self, points: Array) -> tuple[Array, Array]:
         """The outputs at points of shape (n, d), and their mean gradient, from one pass."""
-        activations = self._forward(self._encoded(points))
+        activations = self.forward(points)
         flow = np.full((len(points), 1), 1 / len(points), np.float32)
         for place in range(len(self._layers) - 1, -1, -1):
             flow = self._through(flow, activations[place + 1], place) @ self._layers[place][0]
@@ -79,12 +81,23 @@ class Network:
             total += frequency * (sines * np.cos(angle) - cosines * np.sin(angle))
         return activations[-1][:, 0], total.sum(0)
 
-    def fit(self, points: Array, values: Array, rate: float, updates: int, trust: Array | None = None) -> None:
-        """So many Adam updates on the mean squared error at points of shape (n, d), weighted by ``trust`` of sum 1."""
-        encoded = self._encoded(points)
+    def fit(
+        self, activations: list[Array], values: Array, rate: float, updates: int, trust: Array | None = None
+    ) -> None:
+        """So many Adam updates on the mean squared error at points of shape (n, d), weighted by ``trust`` of sum 1.
+
+        Args:
+            activations: What `forward` makes of the points.
+            values: What the outputs there should be, shape (n,).
+            rate: The learning rate.
+            updates: How many.
+            trust: Shape (n,).
+        """
+        encoded = activations[0]
         share = np.float32(2 / len(values)) if trust is None else 2 * trust
-        for _ in range(updates):
-            activations = self._forward(encoded)
+        for update in range(updates):
+            if update:
+                activations = self._forward(encoded)
             flow = (share * (activations[-1][:, 0] - values))[:, None]
             for place in range(len(self._layers) - 1, -1, -1):
                 flow = self._through(flow, activations[place + 1], place)
@@ -116,6 +129,10 @@ class Network:
         for name in ("weights", "mean", "square"):
             getattr(self, name)[:] = state[name].numpy()
 
+    def forward(self, points: Array) -> list[Array]:
+        """What the network sees of points of shape (n, d), then what each layer makes of it."""
+        return self._forward(self._encoded(points))
+
     def _encoded(self, points: Array) -> Array:
         if not self.bands:
             return points
@@ -129,7 +146,7 @@ class Network:
             before = activations[-1] @ weight.T
             before += bias
             if not self.smooth:
-                before = np.maximum(before, LEAK * before)
+                np.maximum(before, LEAK * before, out=before)
             elif place < last:
                 np.tanh(before, out=before)
             activations.append(before)
@@ -138,21 +155,25 @@ class Network:
     def _through(self, flow: Array, after: Array, place: int) -> Array:
         """A derivative after a layer's activation, taken to before it."""
         if not self.smooth:
-            return flow * np.where(after > 0, np.float32(1), LEAK)
+            return flow * np.maximum(after > 0, LEAK)
         return flow if place == len(self._layers) - 1 else flow * (1 - after * after)
 
     def _adam(self, rate: float) -> None:
         self.updates += 1
-        slopes, mean, square = self.slopes, self.mean, self.square
-        mean += np.float32(1 - FIRST) * (slopes - mean)
-        square *= np.float32(SECOND)
-        square += np.float32(1 - SECOND) * slopes * slopes
-        size = np.sqrt(square)
-        size /= np.float32(math.sqrt(1 - SECOND**self.updates))
-        size += EPSILON
-        np.divide(mean, size, out=size)
-        size *= np.float32(rate / (1 - FIRST**self.updates))
-        self.weights -= size
+        unbiased = np.float32(math.sqrt(1 - SECOND**self.updates))
+        length = np.float32(rate / (1 - FIRST**self.updates))
+        for start in range(0, len(self.weights), BLOCK):
+            block = slice(start, start + BLOCK)
+            slopes, mean, square = self.slopes[block], self.mean[block], self.square[block]
+            mean += np.float32(1 - FIRST) * (slopes - mean)
+            square *= np.float32(SECOND)
+            square += np.float32(1 - SECOND) * slopes * slopes
+            size = np.sqrt(square)
+            size /= unbiased
+            size += EPSILON
+            np.divide(mean, size, out=size)
+            size *= length
+            self.weights[block] -= size
 
 
 def _views(flat: Array, sizes: list[int]) -> list[tuple[Array, Array]]:

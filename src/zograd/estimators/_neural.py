@@ -213,7 +213,8 @@ class NeuralSurrogate(Surrogate):
         trust = 1 / (1 + ((z * z).sum(1) / (z.shape[1] * NEAR**2)) ** 2)
         targets = np.minimum(np.maximum((replay.numbers[:, 0] - level) / scale, -FURTHEST), FURTHEST)
         weights = (trust / trust.sum()).astype(np.float32)
-        m["network"].fit(z.astype(np.float32), targets.astype(np.float32), self.rate, self.fits, weights)
+        activations = m["network"].forward(z.astype(np.float32))
+        m["network"].fit(activations, targets.astype(np.float32), self.rate, self.fits, weights)
 
     def _network(self, dimension: int, generator: torch.Generator) -> Network:
         return Network(dimension, 2, self.width, 0, generator, smooth=True)

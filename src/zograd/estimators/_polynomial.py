@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zograd._arrays import array, tensor_like
 from zograd._checks import count, one_of
 from zograd._probes import Dense, Probes
 from zograd._typing import Points, Values, Vector
@@ -96,6 +97,7 @@ class PolynomialSurrogate(Surrogate):
             count("window", self.window, 2, "It is how much is remembered; leave it out for a fitting size.")
         self._memory |= {"span": None, "replay": None, "fit": None, "before": None}
         self._least: Array | None = None
+        self._low = False
 
     def propose(self, center: Vector, generator: torch.Generator) -> Probes:
         """Offsets and their mirror images; for a quadratic orthogonal ones of several lengths, which tell its bend."""
@@ -105,24 +107,24 @@ class PolynomialSurrogate(Surrogate):
         # All frames at once: one call for each would cost more than the fit.
         axes = torch.linalg.qr(torch.randn(frames, d, d, dtype=torch.float64, generator=generator)).Q
         far = d**0.5 * (0.5 + torch.rand(self.samples, 1, dtype=torch.float64, generator=generator))
-        rows = (far * axes.mT.reshape(-1, d)[: self.samples] * torch.from_numpy(self.lengths(d))).to(center)
-        return Probes(center.detach(), Dense(torch.cat([rows, -rows])))
+        rows = far.numpy() * axes.mT.reshape(-1, d).numpy()[: self.samples] * self.lengths(d)
+        return Probes(center.detach(), Dense(tensor_like(np.concatenate([rows, -rows]), center)))
 
-    def reaching(self, spread: float, least: Array) -> "PolynomialSurrogate":
+    def reaching(self, spread: float, least: Array, low: bool) -> "PolynomialSurrogate":
         """The same surrogate, with the same memory, that looks ``spread`` far, and at least ``least`` along each axis.
 
         Args:
             spread: As in the constructor.
             least: Shape (d,): how far whole numbers lie apart, for nearer by nothing is seen; 0 for a real one.
+            low: Whether low values count more than high ones: for a minimum at the foot of steep walls.
         """
         other = self.with_spread(spread)
-        other._least = least
+        other._least, other._low = least, low
         return other
 
     def lengths(self, dimension: int) -> Array:
         """How far it looks along each axis, shape (d,): the units in which `fit` sees the samples."""
-        lengths = np.full(dimension, self.spread)
-        return lengths if self._least is None else np.maximum(lengths, self._least)
+        return np.full(dimension, self.spread) if self._least is None else np.maximum(self._least, self.spread)
 
     def coefficients(self, dimension: int) -> int:
         """How many numbers it fits."""
@@ -135,27 +137,26 @@ class PolynomialSurrogate(Surrogate):
     def remember(self, points: Points, values: Values) -> None:
         """Take in values that were found elsewhere, such as at trial steps; a linear model does not need them."""
         if self.curved(points.shape[1]):
-            kept = values.detach().cpu().isfinite()
-            told = values.detach().cpu().double()[kept].numpy()[:, None]
-            self._replay(points.shape[1]).add(points.detach().cpu().double()[kept].numpy(), told)
+            told = array(values.detach()).astype(np.float64)
+            kept = np.isfinite(told)
+            self._replay(points.shape[1]).add(array(points.detach())[kept], told[kept, None])
 
-    def fit(self, center: Vector, low: bool = False) -> Fit | None:
+    def fit(self, center: Vector) -> Fit | None:
         """The quadratic around any centre, in units of `lengths`; ``None`` for a linear model or before any value.
 
         Args:
             center: Shape (d,).
-            low: Whether low values count more than high ones: for a minimum at the foot of steep walls.
         """
         replay = self._memory["replay"]
         if replay is None or not len(replay):
             return None
-        here = center.detach().cpu().double().numpy()
+        here = array(center.detach()).astype(np.float64)
         lengths = self.lengths(len(here))
-        key = (replay.added, low, here.tobytes(), lengths.tobytes())
+        key = (replay.added, self._low, here.tobytes(), lengths.tobytes())
         known = self._memory["fit"]
         if known is None or known[0] != key:
             z = (replay.rows - here) / lengths
-            fitted = _quadratic.fit(z, replay.numbers[:, 0], self._model(len(here)) == "quadratic", low)
+            fitted = _quadratic.fit(z, replay.numbers[:, 0], self._model(len(here)) == "quadratic", self._low)
             known = self._memory["fit"] = (key, fitted)
         fit: Fit = known[1]
         return fit
@@ -209,9 +210,13 @@ class PolynomialSurrogate(Surrogate):
 
     def _curved(self, probes: Probes, told: Array, kept: NDArray[np.bool_]) -> Estimate:
         center, lengths = probes.center, self.lengths(probes.dimension)
-        numbers = half_cosine(*pairs(probes, told), len(center)) if kept.all() else {}
-        offsets, told = probes.offsets.dense(center).cpu().double().numpy()[kept], told[kept]
-        here = center.cpu().double().numpy().copy()
+        offsets, half = array(probes.offsets.dense(center)).astype(np.float64), len(told) // 2
+        numbers = {}
+        if kept.all():
+            numbers = half_cosine(offsets[:half], told[:half] - told[half:], len(center))
+        else:
+            offsets, told = offsets[kept], told[kept]
+        here = array(center).astype(np.float64)
         rows = here + offsets
         if self._memory["before"] is not None:
             # The last fit, around the last centre: another around this one would cost as much as the fit to come.

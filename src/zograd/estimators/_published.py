@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zograd._arrays import array
 from zograd._checks import count, instance, positive, require
-from zograd._errors import GradientError
+from zograd._errors import ArgumentError, GradientError
 from zograd._probes import Dense, Probes
-from zograd._typing import Points, Values, Vector
-from zograd.estimators._average import lost, mean_of_finite, scalars
+from zograd._typing import Values, Vector
+from zograd.estimators._average import scalars
 from zograd.estimators._estimator import Estimate, GradientEstimator
 from zograd.estimators._network import Array, Network
 
@@ -87,7 +88,8 @@ class PublishedSurrogate(GradientEstimator):
         instance("antithetic", self.antithetic, bool, "True (mirror each offset) or False")
         self._network: Network | None = None
         self._unsmoothed: Tensor | None = None
-        self._unseen: tuple[Array, Array] | None = None
+        # Points, values, and what the network makes of the points before it has learned from them.
+        self._unseen: tuple[Array, Array, list[Array]] | None = None
 
     def propose(self, center: Vector, generator: torch.Generator) -> Probes:
         """Fit the network to what the last `gradient` saw, then draw new offsets, mirrored and smoothed."""
@@ -111,23 +113,28 @@ class PublishedSurrogate(GradientEstimator):
             GradientError: When every value is lost.
         """
         values = scalars(probes, values)
-        known = self._network is not None and self._unsmoothed is not None
-        require(known, "probes", "be what `propose` of this estimator gave", probes)
-        finite = values.isfinite().cpu()
-        if not finite.any():
+        network = self._network
+        if network is None or self._unsmoothed is None:
+            must = "`probes` must be what `propose` of this estimator gave"
+            raise ArgumentError(f"{must}, found {probes!r}.", argument="probes", found=probes)
+        finite = np.isfinite(array(values))
+        known = array(values)[finite]
+        if not len(known):
             raise GradientError(
                 f"no gradient can be told: all {len(values)} evaluations were lost. Check that the program runs at the "
                 "centre, or make the spread smaller."
             )
-        points = self._inputs((probes.center.cpu() + self._offsets())[finite])
-        told = values.cpu()[finite].float().numpy()
-        gradient = self.slope(probes.center)
-        scatter = float(np.square(told - told.mean()).sum())
-        numbers = {"lost": lost(values)}
-        if scatter > 0 and self._network is not None:
-            numbers["r_squared"] = 1 - float(np.square(self._network(points) - told).sum()) / scatter
-        self._unseen = (points, told)
-        return Estimate(gradient, None, mean_of_finite(values), diagnostics=numbers)
+        seen = probes.center.cpu() + self._unsmoothed
+        points = self._inputs(seen if len(known) == len(seen) else seen[torch.from_numpy(finite)])
+        told = known.astype(np.float32)
+        activations = network.forward(points)
+        above, left = told - told.mean(), activations[-1][:, 0] - told
+        scatter = float(above @ above)
+        numbers = {"lost": float(len(values) - len(known))}
+        if scatter > 0:
+            numbers["r_squared"] = 1 - float(left @ left) / scatter
+        self._unseen = (points, told, activations)
+        return Estimate(self.slope(probes.center), None, float(known.mean()), diagnostics=numbers)
 
     def slope(self, point: Vector) -> Vector:
         """The network's gradient anywhere, shape (d,), as it is now; zero before the first `propose`."""
@@ -144,7 +151,7 @@ class PublishedSurrogate(GradientEstimator):
         """The network, and the samples that it has not yet seen."""
         if self._network is None:
             return {}
-        unseen = None if self._unseen is None else [torch.from_numpy(part) for part in self._unseen]
+        unseen = None if self._unseen is None else [torch.from_numpy(part) for part in self._unseen[:2]]
         return {"inputs": self._network.inputs, "network": self._network.state(), "unseen": unseen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -154,18 +161,17 @@ class PublishedSurrogate(GradientEstimator):
             self._network = self._made(state["inputs"], torch.Generator())
             self._network.load(state["network"])
             if state["unseen"] is not None:
-                self._unseen = (state["unseen"][0].numpy(), state["unseen"][1].numpy())
+                points, told = (part.numpy() for part in state["unseen"])
+                self._unseen = (points, told, self._network.forward(points))
 
     def _made(self, dimension: int, generator: torch.Generator) -> Network:
         return Network(dimension, self.layers, self.width, self.bands, generator)
 
     def _learn(self, network: Network) -> None:
         if self._unseen is not None:
-            network.fit(*self._unseen, self.rate, self.fits)
+            _, told, activations = self._unseen
+            network.fit(activations, told, self.rate, self.fits)
             self._unseen = None
-
-    def _offsets(self) -> Points:
-        return torch.zeros(0, 0) if self._unsmoothed is None else self._unsmoothed
 
     def _inputs(self, points: Tensor) -> Array:
         """What the network sees of a point."""

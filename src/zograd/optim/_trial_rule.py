@@ -4,6 +4,7 @@ from abc import ABC
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,7 +77,8 @@ class TrialRule(StepRule, ABC):
     def _bound(self, lower: Vector, upper: Vector, least: Vector) -> None:
         """Keep the bounds, how far whole numbers lie apart (0 for a real), and which those are."""
         self._lower, self._upper, self._least = (each.to(self.center) for each in (lower, upper, least))
-        self._whole = array(self._least) > 0
+        self._apart = array(self._least).astype(np.float64)
+        self._whole = self._apart > 0
 
     def _move(self, point: Vector) -> None:
         """Move the centre, to within the bounds and to the middle of whole numbers."""

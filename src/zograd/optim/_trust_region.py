@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zograd._arrays import array
 from zograd._checks import positive
 from zograd._errors import ArgumentError
 from zograd._probes import Probes
@@ -34,6 +35,8 @@ FLAT = 2.0
 """What the spread becomes when all values are equal."""
 VAIN = 0.5
 """A failure that gained less than so much of what was predicted, since the one before, was in vain."""
+ROUND = 1 + 1e-12
+"""The trust region's edge, to within rounding."""
 DEPTH = 6
 """Vain failures in a row after which it starts wide again: each halves what a smooth model misses, so 64 times."""
 
@@ -103,7 +106,8 @@ class TrustRegion(TrialRule):
             s["spread"] = estimator.spread
         if s["widest"] is None:
             s["widest"] = s["spread"]
-        self._surrogate = estimator.reaching(s["spread"], np.asarray(self._least.cpu(), np.float64))
+        # Under noise low values are luck; else they are what the walls of a valley must not outweigh.
+        self._surrogate = estimator.reaching(s["spread"], self._apart, low=s["noise"] == 0.0)
         if s["tried"] is not None:  # not before: a descent that is restored between the two has no surrogate yet
             self._surrogate.remember(s["tried"], s["told"])
             s["tried"] = s["told"] = None
@@ -116,39 +120,42 @@ class TrustRegion(TrialRule):
             ArgumentError: When the surrogate is a linear one.
         """
         s, x, surrogate = self._now, self.center.detach(), self._surrogate
-        # Under noise low values are luck; else they are what the walls of a valley must not outweigh.
-        fit = surrogate.fit(x, low=s["noise"] == 0.0) if surrogate is not None else None
+        d = len(x)
+        fit = surrogate.fit(x) if surrogate is not None else None  # which `gradient` has just made
         if surrogate is None or fit is None:
             raise ArgumentError(
-                f"`estimator` must fit a quadratic, found a linear model of {len(x)} parameters. Pass "
+                f"`estimator` must fit a quadratic, found a linear model of {d} parameters. Pass "
                 "degree='diagonal', or take torch.optim.Adam with betas=(0, 0.999).",
                 argument="estimator",
             )
-        told = values[values.isfinite()]
-        if bool((told == told[0]).all()) and (s["value"] is None or float(told[0]) >= s["value"]):
+        told = array(values)
+        known = told[np.isfinite(told)]
+        if (known == known[0]).all() and (s["value"] is None or float(known[0]) >= s["value"]):
             s["spread"] = min(FLAT * s["spread"], max(WIDEST, s["spread"]))
             return
-        move, s["predicted"] = step_within(fit, RADIUS * len(x) ** 0.5)
-        s["length"] = float(np.linalg.norm(move)) / len(x) ** 0.5
-        s["fresh"], s["needed"] = s["fresh"] + len(values) + 1, surrogate.coefficients(len(x))
-        step = torch.from_numpy(move * surrogate.lengths(len(x))).to(x)
+        move, s["predicted"] = step_within(fit, RADIUS * d**0.5)
+        s["length"] = float(np.linalg.norm(move)) / d**0.5
+        s["fresh"], s["needed"] = s["fresh"] + len(told) + 1, surrogate.coefficients(d)
+        step = torch.from_numpy(move * surrogate.lengths(d)).to(x)
         target = self._snapped((x + step).clamp(self._lower, self._upper))
-        row = int(values.nan_to_num(nan=torch.inf).argmin())
+        row = int(np.where(np.isfinite(told), told, np.inf).argmin())
         s["best"] = probes[row : row + 1].points()[0]
-        s["best_value"] = float(values[row])
+        s["best_value"] = float(told[row])
         s["settled"] = fit.value
         repeats = 2 if s["waves"] == 0 else 1 if s["noise"] > 0 or s["value"] is None else 0
-        s["trials"] = torch.cat([x.new_zeros(repeats, len(x)), (target - x)[None]])
+        trial = (target - x)[None]
+        s["trials"] = torch.cat([x.new_zeros(repeats, d), trial]) if repeats else trial
 
     def settle(self, values: Values) -> None:
         """Move, and set the next spread."""
         s, x = self._now, self.center.detach().clone()
-        trials, told = s["trials"], values.nan_to_num(nan=torch.inf, posinf=torch.inf)
+        trials, told = s["trials"], array(values)
+        told = np.where(np.isfinite(told), told, np.inf)
         s["trials"] = None
         repeats = len(trials) - 1
         s["tried"], s["told"] = x + trials, values.clone()
         if s["waves"] == 0:
-            spread = float((values[0] - values[1]).abs()) / 2**0.5
+            spread = abs(float(values[0] - values[1])) / 2**0.5
             s["noise"] = spread if np.isfinite(spread) else 0.0
         s["waves"] += 1
         if repeats:
@@ -208,13 +215,15 @@ def step_within(fit: Fit, radius: float) -> tuple[Array, float]:
     def step(more: float) -> Array:
         return np.asarray(-slope / np.maximum(bends + more, 1e-300))
 
-    low, high = lift, lift + size / radius
-    if bends[0] > 0 and np.linalg.norm(step(0.0)) <= radius:
-        move = step(0.0)
-    else:
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (middle, high) if np.linalg.norm(step(middle)) > radius else (low, middle)
-        move = step(high)
+    inside = bends[0] > 0 and np.linalg.norm(step(0.0)) <= radius
+    more = 0.0 if inside else lift
+    move = step(more)
+    # Newton's method on 1/length - 1/radius, which is concave: from below it never steps past the root.
+    for _ in range(0 if inside else 50):
+        length = float(np.linalg.norm(move))
+        if length <= ROUND * radius:
+            break
+        more += (length / radius - 1) * length**2 / float((move * move / np.maximum(bends + more, 1e-300)).sum())
+        move = step(more)
     promised = -float(slope @ move + 0.5 * (bends * move * move).sum())
     return axes @ move, promised

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
+import numpy as np
+
+from zograd._arrays import array
 from zograd._parameters import Parameters
 from zograd._probes import Probes
 from zograd._typing import Values, Vector, Weights
@@ -94,9 +97,10 @@ StrategyFactory = Callable[..., Strategy]
 
 def best_row(values: Values) -> tuple[int, float]:
     """The row of the least value, and that value; infinity where all are lost."""
-    row = int(values.argmin())
-    if math.isfinite(value := float(values[row])):  # argmin gives NaN and minus infinity first
+    known = array(values)
+    row = int(known.argmin())
+    if math.isfinite(value := float(known[row])):  # argmin gives NaN and minus infinity first
         return row, value
-    known = values.nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
+    known = np.where(np.isfinite(known), known, math.inf)
     row = int(known.argmin())
     return row, float(known[row])
