@@ -93,7 +93,7 @@ def test_ten_digits_of_a_font_are_repeated_with_other_noise() -> None:
     assert residuals.shape == (12, 784)
     assert problem.target is not None
     picture = problem.target(300)
-    assert picture.shape[1] == 300
+    assert picture.shape == (round(300 * 90 / 150), 300, 3)
     goal = (residuals > 0) & (residuals < 1)  # grey pixels of the digit under ink
     assert goal.any()
     assert not torch.equal(residuals[0], residuals[10])
@@ -103,12 +103,12 @@ def test_the_picture_has_what_it_writes_and_digits_of_its_own() -> None:
     problem = strokes(pictures=3)
     picture = problem.draw(problem.x0, 1000)
     assert picture.shape[1] == 1000
-    rows = [torch.zeros(12, 784), torch.ones(12, 784)]
-    both = sheet(rows, 300)
-    assert both.shape == (30 + 30 + 6 + 30 + 30, 300, 3)
+    rows = [torch.zeros(7, 784), torch.ones(7, 784)]
+    both = sheet(rows, 150)
+    assert both.shape == (4 * 30 + 10, 150, 3)
     assert (both[:60] == 255).all()
-    assert (both[67:95, 1:29] == 0).all()
-    assert (both[96:, 60:] == 255).all()  # the second row has two
+    assert (both[71:99, 1:29] == 0).all()
+    assert (both[100:, 60:] == 255).all()  # the second row has two
 
 
 class TestFiles:

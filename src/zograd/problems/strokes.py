@@ -34,7 +34,7 @@ JITTER = 0.1
 """How far a code is moved before it is decoded: near codes are to be near digits."""
 FAINT = 0.3
 """How much of the last layer's usual weights there is at the start, so that all begin near the ring."""
-COLUMNS, GAP = 10, 6
+COLUMNS, GAP = 5, 10
 """Digits in a row of the picture, and pixels between those of the file and its own."""
 
 
@@ -168,7 +168,7 @@ def layer(points: Tensor, place: int, values: Tensor) -> Tensor:
 
 
 def sheet(rows: list[Tensor], size: int) -> Picture:
-    """Pictures of digits as one, dark on light, ten in a row; those of the next list entry stand below, after a gap."""
+    """Pictures of digits as one, dark on light, five in a row; those of the next list entry stand below, after a gap."""
     parts = []
     for digits in rows:
         missing = -len(digits) % COLUMNS if len(digits) > COLUMNS else 0
