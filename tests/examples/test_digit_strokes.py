@@ -73,18 +73,18 @@ def test_the_first_strokes_are_rings_and_codes_are_narrow(
 
 
 @pytest.mark.parametrize("way", ["through_renderer", "over_weights"])
-def test_training_repeats_and_through_the_renderer_makes_it_better(
+def test_training_repeats_and_makes_it_better(
     example: tuple[ModuleType, ModuleType], digits: torch.Tensor, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, run = example
     monkeypatch.setattr(run, "BATCH", 8)
     train = getattr(run, way)
     settings = run.RENDERER if way == "through_renderer" else run.WEIGHTS
-    writer, rows = run.trained(train, digits, digits[:100], 8, 0, **settings)
-    _, again = run.trained(train, digits, digits[:100], 8, 0, **settings)
+    writer, rows = run.trained(train, digits, digits[:100], 30, 0, **settings)
+    _, again = run.trained(train, digits, digits[:100], 30, 0, **settings)
     assert [row[:2] for row in rows] == [row[:2] for row in again]
     assert rows[0][0] == 8 * 17
-    assert rows[-1][1] < rows[0][1] if way == "through_renderer" else rows[-1][1] != rows[0][1]
+    assert rows[-1][1] < 0.95 * rows[0][1]
     pictures = run.sampled(writer, 5)
     assert pictures.shape == (5, 784)
     assert set(pictures.unique().tolist()) == {0.0, 1.0}

@@ -168,7 +168,7 @@ def layer(points: Tensor, place: int, values: Tensor) -> Tensor:
 
 
 def sheet(rows: list[Tensor], size: int) -> Picture:
-    """Pictures of digits as one, dark on light, five in a row; those of the next list entry stand below, after a gap."""
+    """Pictures of digits as one, dark on light, five in a row; those of the next entry stand below, after a gap."""
     parts = []
     for digits in rows:
         missing = -len(digits) % COLUMNS if len(digits) > COLUMNS else 0
