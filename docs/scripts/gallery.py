@@ -49,6 +49,7 @@ ENTRIES = [
     Entry(problems.caustic, evaluations=30_000, outputs=True),
     Entry(partial(problems.texture, size=32)),
     Entry(problems.mnist_weights, evaluations=50_000, outputs=True, target=5e-4),
+    Entry(problems.strokes),
     Entry(problems.mesh, evaluations=10_000),
     Entry(problems.cornell),
     Entry(problems.house),

@@ -1,57 +1,40 @@
-"""Digits as one stroke of a pen: a hard renderer, a network that tells it where to go, and the files of MNIST."""
+"""A network that tells a pen where to go, and what its writing costs; the pen is that of `zograd.problems.strokes`."""
 
-import gzip
+import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-SIDE = 28
-CONTROLS = 12
-"""Control points of a stroke; a point of the renderer has two numbers for each, and one for the pen's width."""
-NUMBERS = 2 * CONTROLS + 1
-SPOTS = 64
-"""Places along the curve where the pen is put down."""
-THIN, THICK = 0.7, 1.5
-"""The pen's radius in pixels."""
-LATENT, HIDDEN = 8, 128
+from zograd.nn import read_mnist
+from zograd.problems.strokes import FAINT, NUMBERS, POOLED, SIDE, drawn, pooled, ring
+
+__all__ = ["LATENT", "NUMBERS", "SIDE", "Writer", "drawn", "error", "load"]
+
+LATENT, HIDDEN = 4, 24
+NARROW = -4.0
+"""The logarithm of the codes' variance at the start: wide ones would drown what tells a digit from another."""
 
 
-def basis(controls: int, spots: int) -> Tensor:
-    """Uniform cubic B-spline weights, shape (spots, controls); the end points are repeated, so that it reaches them."""
-    padded = controls + 4
-    place = torch.linspace(0, padded - 3 - 1e-4, spots)
-    first, t = place.long(), place % 1
-    cubic = torch.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], 1) / 6
-    weights = torch.zeros(spots, padded).scatter_(1, first[:, None] + torch.arange(4), cubic)
-    repeated = (torch.arange(padded) - 2).clamp(0, controls - 1)
-    return torch.zeros(spots, controls).index_add_(1, repeated, weights)
-
-
-BASIS = basis(CONTROLS, SPOTS)
-
-
-def drawn(numbers: Tensor) -> Tensor:
-    """Strokes to pictures: shape (n, 25) to (n, 784), each pixel 0 or 1: ink lies where a disc of the pen reaches.
+class Layer(nn.Module):
+    """A linear layer whose weights are all of size one: a step of one length then suits every layer.
 
     Args:
-        numbers: In [0, 1]: the control points' x and y, in sides of the picture, then the width from thin to thick.
+        inputs: Numbers in.
+        outputs: Numbers out.
+        bias: Where the outputs start, shape (outputs,).
+        size: The standard deviation of the weights at the start.
     """
-    n = len(numbers)
-    controls = numbers[:, :-1].reshape(n, CONTROLS, 2).clamp(0, 1)
-    radius = THIN + (THICK - THIN) * numbers[:, -1:, None].clamp(0, 1)
-    # A border of two pixels all around holds what lies outside, and is cut off in the end.
-    pen = (BASIS @ controls) * SIDE + 2
-    near = (pen - 2).ceil()[:, :, None] + torch.arange(4.0)[:, None]
-    squared = (near + 0.5 - pen[:, :, None]).square()
-    inked = squared[..., None, 0] + squared[..., None, :, 1] <= (radius**2)[..., None]
-    width = SIDE + 4
-    pixel = near[..., None, 0] + width * near[..., None, :, 1]
-    # Pixel 0 is in the border: where the pen does not reach is written there.
-    pixel = torch.where(inked, pixel.clamp(0, width**2 - 1), 0.0).long().flatten(1)
-    paper = torch.zeros(n, width * width).scatter_(1, pixel, 1.0)
-    return paper.reshape(n, width, width)[:, 2:-2, 2:-2].reshape(n, -1).to(numbers)
+
+    def __init__(self, inputs: int, outputs: int, bias: Tensor, size: Tensor | float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(size * torch.randn(inputs, outputs))
+        self.bias = nn.Parameter(bias)
+        self.root = math.sqrt(inputs)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The outputs, shape (n, outputs)."""
+        return values @ self.weight / self.root + self.bias
 
 
 class Writer(nn.Module):
@@ -59,18 +42,23 @@ class Writer(nn.Module):
 
     Args:
         renderer: From numbers, shape (n, 25), to pictures, shape (n, 784).
+        latent: Numbers of a code.
+        hidden: Neurons of the decoder.
     """
 
-    def __init__(self, renderer: nn.Module) -> None:
+    def __init__(self, renderer: nn.Module, latent: int = LATENT, hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(SIDE**2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * LATENT))
-        self.decoder = nn.Sequential(nn.Linear(LATENT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, NUMBERS))
-        self.renderer = renderer
-        # The first strokes are rings, from which every digit is near: a straight line does not close by itself.
-        turn = torch.linspace(-0.5, 1.5, CONTROLS) * torch.pi
-        ring = torch.stack([turn.cos(), turn.sin()], 1).flatten()
-        with torch.no_grad():
-            self.decoder[-1].bias.copy_(torch.cat([ring, torch.zeros(1)]))
+        quiet = torch.cat([torch.ones(latent), 0.1 * torch.ones(latent)])
+        narrow = torch.cat([torch.zeros(latent), torch.full((latent,), NARROW)])
+        self.encoder = Layer((SIDE // POOLED) ** 2, 2 * latent, narrow, quiet)
+        first, last = Layer(latent, hidden, torch.zeros(hidden)), Layer(hidden, NUMBERS, ring(), FAINT)
+        self.decoder = nn.Sequential(first, nn.Tanh(), last)
+        self.renderer, self.latent = renderer, latent
+
+    def codes(self, digits: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of each digit's code and the logarithm of its variance, each of shape (n, latent)."""
+        mean, spread = self.encoder(pooled(digits)).chunk(2, 1)
+        return mean, spread
 
     def strokes(self, latent: Tensor) -> Tensor:
         """Where the pen goes, shape (n, 25)."""
@@ -78,7 +66,7 @@ class Writer(nn.Module):
 
     def forward(self, digits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures, shape (n, 784), and how far the codes are from a normal distribution, shape (n,)."""
-        mean, spread = self.encoder(digits).chunk(2, 1)
+        mean, spread = self.codes(digits)
         divergence = 0.5 * (mean.square() + spread.exp() - spread - 1).sum(1)
         return self.renderer(self.strokes(mean + noise * (0.5 * spread).exp())), divergence
 
@@ -92,19 +80,7 @@ def error(pictures: Tensor, digits: Tensor) -> Tensor:
     return (pictures * (1 - 2 * digits) + digits.square()).sum(1)
 
 
-def load(folder: Path, part: str) -> Tensor:
-    """Digits of MNIST, shape (n, 784), in [0, 1].
-
-    Args:
-        folder: Where the idx files are, as they come (``.gz``) or unpacked; also the folder that torchvision was given.
-        part: ``"train"`` or ``"t10k"``.
-    """
-    name = f"{part}-images-idx3-ubyte"
-    for place in (folder, folder / "MNIST" / "raw", folder / "raw"):
-        for path, opener in ((place / name, open), (place / f"{name}.gz", gzip.open)):
-            if path.exists():
-                with opener(path, "rb") as file:
-                    data = np.frombuffer(file.read(), np.uint8)
-                count, height, width = data[4:16].view(">i4")
-                return torch.from_numpy(data[16:].reshape(count, height * width) / np.float32(255))
-    raise FileNotFoundError(f"{name} or {name}.gz is not in {folder}, {folder}/MNIST/raw or {folder}/raw")
+def load(folder: Path, train: bool) -> Tensor:
+    """Digits of MNIST, shape (n, 784), in [0, 1], from the folder of its files or the one given to torchvision."""
+    inside = folder / "MNIST" / "raw"
+    return read_mnist(inside if inside.is_dir() else folder, train)[0].flatten(1)

@@ -62,6 +62,8 @@ Commands:
   plateau        Walk down a staircase whose slope is zero almost everywhere.
   rocket         Land a rocket whose engines are either on or off.
   rosenbrock     Follow a narrow, curved valley to its end.
+  strokes        Teach a network to write digits with a pen that has no
+                 derivative.
   texture        Find every value of a picture from its distance to a
                  photograph.
   toy            Find the deeper of two valleys along a line.

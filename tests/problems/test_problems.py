@@ -22,6 +22,7 @@ from zograd.problems import (
     plateau,
     rocket,
     rosenbrock,
+    strokes,
     texture,
     toy,
 )
@@ -38,6 +39,7 @@ def made() -> list[Problem]:
         caustic(8, 24, 12),
         texture(size=12),
         mnist_weights(),
+        strokes(pictures=3),
         mesh(1, 12),
         cornell(16),
         house(16),
@@ -193,6 +195,7 @@ def test_plateau_has_no_derivative_and_as_many_levels_as_asked() -> None:
         (caustic, {"control": 3}),
         (texture, {"size": 0}),
         (mnist_weights, {"number": -1}),
+        (strokes, {"pictures": 0}),
     ],
 )
 def test_wrong_numbers_say_what_must_hold(make: type, arguments: dict[str, int], unchecked: None) -> None:

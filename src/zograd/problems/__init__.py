@@ -15,10 +15,11 @@ from zograd.problems.picture import picture
 from zograd.problems.plateau import plateau
 from zograd.problems.rocket import rocket
 from zograd.problems.rosenbrock import rosenbrock
+from zograd.problems.strokes import strokes
 from zograd.problems.texture import texture
 from zograd.problems.toy import toy
 
-ALL = (picture, plateau, rosenbrock, toy, led, caustic, texture, mnist_weights, mesh, cornell, house, rocket)
+ALL = (picture, plateau, rosenbrock, toy, led, caustic, texture, mnist_weights, strokes, mesh, cornell, house, rocket)
 
 __all__ = [
     "ALL",
@@ -33,6 +34,7 @@ __all__ = [
     "plateau",
     "rocket",
     "rosenbrock",
+    "strokes",
     "texture",
     "toy",
 ]
