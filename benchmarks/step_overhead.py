@@ -4,6 +4,8 @@ An iteration proposes samples, hands their points over, takes the values in, and
 go, the program is timed on the same points and taken off, and the memories are full before. The floor does what no
 method can leave out: it draws as many normal numbers as eight samples have and makes one step of Adam.
 
+Rows of other machines are kept, each machine with a table of its own: compare within a table, by the floor.
+
     OMP_NUM_THREADS=1 python benchmarks/step_overhead.py
 """
 
@@ -24,8 +26,8 @@ from torch import Tensor
 
 import zograd as zo
 
-KEY = ["method", "dimension", "repeat"]
-FIELDS = [*KEY, "iterations", "milliseconds", "version", "machine"]
+KEY = ["machine", "method", "dimension", "repeat"]
+FIELDS = ["method", "dimension", "repeat", "iterations", "milliseconds", "version", "machine"]
 LIMITS = {2: 0.3, 1_024: 3.0, 35_152: 20.0, 196_608: 120.0}
 """Milliseconds an iteration that the surrogates may cost: by the number of parameters."""
 SAMPLES, SPREAD = 8, 0.1
@@ -126,7 +128,6 @@ def run(task: Row) -> Row:
         "iterations": times,
         "milliseconds": f"{milliseconds:.4f}",
         "version": f"{package('zograd')}, {package('torch')}, {package('numpy')}",
-        "machine": machine(),
     }
 
 
@@ -138,7 +139,26 @@ def figures(rows: list[Row], method: str, dimension: int) -> np.ndarray:
 
 
 def report(rows: list[Row]) -> str:
-    """The table and who is over the limit, as Markdown."""
+    """A table a machine, the quickest first, and who is over the limit, as Markdown."""
+    machines = sorted({row["machine"] for row in rows}, key=lambda name: _slowness(rows, name))
+    parts = [
+        "<!-- made by benchmarks/step_overhead.py -->\n",
+        f"Milliseconds an iteration beside the program, {SAMPLES} mirrored pairs (1 for the trust region, trial "
+        "step included), one thread: the least of the repeats, and in brackets their median.\n",
+    ]
+    for name in machines:
+        own = [row for row in rows if row["machine"] == name]
+        parts += [_table(own), f"- {name}; {', '.join(sorted({row['version'] for row in own}))}\n"]
+    return "\n".join(parts)
+
+
+def _slowness(rows: list[Row], name: str) -> float:
+    return min(
+        (float(row["milliseconds"]) for row in rows if (row["machine"], row["method"]) == (name, FLOOR)), default=0
+    )
+
+
+def _table(rows: list[Row]) -> str:
     lines = [["limit", *(f"{limit:g}" for limit in LIMITS.values())]]
     over = []
     for method in METHODS:
@@ -149,17 +169,8 @@ def report(rows: list[Row]) -> str:
             if len(found) and found.min() > limit:
                 over.append(f"{method} at d = {dimension:,} ({found.min() / limit:.2f} times)")
         lines.append([method, *cells])
-    names = sorted({f"{row['machine']}; {row['version']}" for row in rows})
-    return "\n".join(
-        [
-            "<!-- made by benchmarks/step_overhead.py -->\n",
-            f"Milliseconds an iteration beside the program, {SAMPLES} mirrored pairs (1 for the trust region, trial "
-            "step included), one thread: the least of the repeats, and in brackets their median.\n",
-            table(["method", *(f"d = {dimension:,}" for dimension in LIMITS)], lines),
-            f"Over the limit at their least: {'; '.join(over) or 'none'}.\n",
-            "".join(f"- {name}\n" for name in names),
-        ]
-    )
+    header = ["method", *(f"d = {dimension:,}" for dimension in LIMITS)]
+    return f"{table(header, lines)}\nOver the limit at their least: {'; '.join(over) or 'none'}.\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -177,10 +188,12 @@ def main(arguments: list[str] | None = None) -> None:
         results.rewrite(
             row
             for row in results.rows
-            if row["method"] not in given.methods or int(row["dimension"]) not in given.dimensions
+            if row["method"] not in given.methods
+            or int(row["dimension"]) not in given.dimensions
+            or row["machine"] != machine()
         )
     tasks = [
-        {"method": name, "dimension": dimension, "repeat": repeat}
+        {"machine": machine(), "method": name, "dimension": dimension, "repeat": repeat}
         for repeat in range(given.repeats)
         for dimension in given.dimensions
         for name in given.methods
