@@ -1,6 +1,7 @@
 """Parameters: any structure of numbers, to and from one flat vector in units of each parameter's scale."""
 
 import bisect
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -239,6 +240,12 @@ class Parameters:
         if points.shape[-1:] != self._shape:
             require(False, "points", f"have {self.dimension} entries a row", points)
         return self._units.clip(points)
+
+    def started_at(self, point: Vector) -> "Parameters":
+        """The same parameters with ``point``, shape (d,), as the start."""
+        moved = copy.copy(self)
+        moved.initial = self.clip(point).clone()
+        return moved
 
     @property
     def bounded(self) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import zograd as zo
-from zograd.strategies import Chooser, Contest, Pilot
+from zograd.strategies import Chooser, Contest, NewtonOrCMAES, Pilot
 from zograd.strategies._field import field
 
 ADAM = functools.partial(torch.optim.Adam, lr=0.1)
@@ -26,8 +26,6 @@ def choose(d, evaluations, estimator=None, optimizer=None, **given):
 @pytest.mark.parametrize(
     ("d", "evaluations", "given", "estimator", "optimizer", "why"),
     [
-        (1, 15, {}, "FrameGradient", "QuasiNewton", "learned frame"),
-        (200, 2005, {}, "FrameGradient", "QuasiNewton", "learned frame"),
         (3, 99, {"estimator": zo.FrameGradient(step=0.1)}, "FrameGradient", "QuasiNewton", "as FrameGradient asks"),
         (3, 99, {"estimator": zo.RandomGradient()}, "RandomGradient", "AnnealedAdam", "for a step from .grad"),
         (3, 99, {"estimator": zo.ForwardGradient()}, "ForwardGradient", "AnnealedAdam", "for a step from .grad"),
@@ -46,13 +44,22 @@ def test_what_is_not_named_is_chosen_and_said(d, evaluations, given, estimator, 
     assert type(descent.optimizer).__name__ == optimizer
     named = given.get("estimator")
     assert named is None or descent.estimator is named
-    plural = "parameter" if d == 1 else "parameters"
-    assert chooser.said == (
-        f"Chosen for {d} {plural} and {evaluations} evaluations: {estimator} and {optimizer} ({why})."
-        if "frame" not in why
-        else f"Chosen for {d} {plural} and {evaluations} evaluations: {estimator} and {optimizer} "
-        "(central differences in a learned frame)."
+    assert (
+        chooser.said == f"Chosen for {d} parameters and {evaluations} evaluations: {estimator} and {optimizer} ({why})."
     )
+
+
+@pytest.mark.parametrize(("d", "evaluations"), [(1, 15), (200, 2005)])
+def test_few_parameters_are_for_newton_steps_until_they_miss(d, evaluations):
+    chooser, chosen = choose(d, evaluations)
+    assert isinstance(chosen, NewtonOrCMAES)
+    said = (
+        f"Chosen for {d} parameter{'s' if d > 1 else ''} and {evaluations} evaluations: FrameGradient and QuasiNewton "
+        "(central differences in a learned frame"
+    )
+    assert chooser.said == f"{said})."
+    chosen.report("and then another")
+    assert chooser.said == f"{said}); and then another."
 
 
 def test_both_named_are_taken_and_nothing_is_said():

@@ -156,6 +156,7 @@ class QuasiNewton(TrialRule):
         s["trials"] = s["seen"] = s["seen_values"] = None
         row = int(told.argmin())
         best, level, noise = float(told[row]), s["value"], s["noise"]
+        s["missed"] = 0 if row >= len(seen) and best < level else s["missed"] + 1
         floor = max(3e-7 * max(abs(level), 1e-3) ** 0.5, CLEAR * noise**0.5)
         if best < level - CLEAR * noise:
             self._move(seen[row] if row < len(seen) else x + trials[row - len(seen)])
@@ -174,6 +175,12 @@ class QuasiNewton(TrialRule):
         else:
             s["size"] = max(s["size"], floor)
             self._aim()
+
+    @property
+    def missed(self) -> int:
+        """Gradients in a row after which the Newton step was not the best point seen: many where slopes are chance."""
+        missed: int = self._now["missed"]
+        return missed
 
     # --- the parts of a step
 
@@ -201,7 +208,7 @@ class QuasiNewton(TrialRule):
         s = self.state[self.center]
         s.update(value=None, metric=eye, basis=eye, scales=torch.ones_like(x), previous=None, size=None)
         first = torch.full_like(x, self.param_groups[0]["first"]).maximum(self._least)
-        s.update(began=x, lengths=first, fails=0, averaged=0, count=0, sum=0.0)
+        s.update(began=x, lengths=first, fails=0, missed=0, averaged=0, count=0, sum=0.0)
         s.update(trials=None, seen=None, seen_values=None, gradient=None, newton=None, last=None)
 
     def _end(self) -> None:

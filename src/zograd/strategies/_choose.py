@@ -11,6 +11,7 @@ from zograd.optim._annealed_adam import CHECKS
 from zograd.strategies._contest import Contest
 from zograd.strategies._descent import Descent, OptimizerFactory, SchedulerFactory
 from zograd.strategies._field import BLOCK, LENGTH, field
+from zograd.strategies._newton_or_cmaes import NewtonOrCMAES
 from zograd.strategies._pilot import Pilot
 from zograd.strategies._strategy import Strategy, StrategyFactory
 
@@ -38,7 +39,8 @@ SPREAD = 1e-2
 class Chooser:
     """Chooses what the user did not name.
 
-    Few parameters for the budget: `FrameGradient` with `QuasiNewton`. Many: the start is evaluated four times
+    Few parameters for the budget: `FrameGradient` with `QuasiNewton`, and CMA-ES where the landscape turns out to be
+    rugged (`NewtonOrCMAES`). Many: the start is evaluated four times
     (`Pilot`). With noise `RandomGradient` with `AnnealedAdam`, whose probes widen until they are clear of it. Without
     noise a `Contest`: random directions one-sided, mirrored and wide with Adam, and blocks of coordinates with
     `BlockNewton`; who is fastest leads, and may change. From 20 d on it is one of blocks, which begin, and mirrored
@@ -104,7 +106,8 @@ class Chooser:
             if estimator is not None:
                 return self._descent(estimator, self._annealed(estimator, 0.0), None, "for a step from .grad")
             if few:
-                return self._descent(FrameGradient(), QuasiNewton, None, "central differences in a learned frame")
+                self._took_over("")
+                return NewtonOrCMAES(self.parameters, seed=self.seed, report=self._took_over)
             return Pilot(self.parameters, self._for_many)
         if estimator is not None:
             return self._descent(estimator, optimizer, scheduler, "")
@@ -143,6 +146,13 @@ class Chooser:
         self.said = (
             f"Chosen for {self.parameters.dimension} parameters and {self.evaluations} evaluations: a contest, for "
             f"there is no noise at the start, led by {led or 'nobody yet'}."
+        )
+
+    def _took_over(self, then: str) -> None:
+        d = self.parameters.dimension
+        self.said = (
+            f"Chosen for {d} parameter{'s' if d > 1 else ''} and {self.evaluations} evaluations: FrameGradient and "
+            f"QuasiNewton (central differences in a learned frame){then and '; ' + then}."
         )
 
     def _annealed(self, estimator: GradientEstimator, noise: float) -> OptimizerFactory:

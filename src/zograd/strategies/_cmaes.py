@@ -1,6 +1,5 @@
 """CMA-ES, from the `cmaes` package: a baseline that is nobody's estimate of a gradient."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 
 from zograd._checks import count, positive, require
-from zograd._errors import GradientError, MissingExtraError
+from zograd._errors import GradientError
 from zograd._parameters import Parameters
 from zograd._probes import Dense, Probes
 from zograd._typing import Values
@@ -45,7 +44,6 @@ class CMAES(Strategy):
 
     Raises:
         ArgumentError: When an argument is not of its kind.
-        MissingExtraError: When `cmaes` is not installed (``pip install "zograd[baselines]"``).
 
     Example:
         >>> import functools, torch, zograd as zo
@@ -151,18 +149,16 @@ class CMAES(Strategy):
 
     def _made(self) -> Any:
         """The package's object: at first, and again at every restart with twice the points."""
-        try:
-            package = importlib.import_module("cmaes")
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("cmaes", "baselines") from error
+        import cmaes  # here, for most runs never need it
+
         parameters, d = self.parameters, self.parameters.dimension
         sides = torch.stack([parameters.lower, parameters.upper], 1).cpu().double().numpy()
         samples = self.samples or 4 + int(3 * np.log(d))
-        search = (package.SepCMA if self.separable else package.CMA)(
+        search = (cmaes.SepCMA if self.separable else cmaes.CMA)(
             mean=parameters.clip(parameters.initial).cpu().double().numpy().copy(),
             sigma=self.spread,
             bounds=None if np.isinf(sides).all() else sides,
-            n_max_resampling=100 if d <= MOST_TRIES else 0,
+            n_max_resampling=100 if d <= MOST_TRIES and not parameters.fixed.any() else 0,
             seed=(self.seed + self.restarts) % 2**32,
             population_size=samples * 2**self.restarts,
         )
