@@ -17,6 +17,10 @@ from zograd.strategies import CMAES, Chooser, Relay
 Settings = dict[str, float]
 
 
+MOVED = 0.1
+"""Where a problem always starts at the same point, a seed moves it by so much of the length of its case."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A problem at a budget.
@@ -29,6 +33,7 @@ class Case:
             of all methods are multiples of it. It is the spread of the released ZeroGrads where it has the problem.
         samples: Directions a step, for the methods that have them.
         tunings: Seeds on which a setting is tried.
+        seeds: Seeds on which the best is reported.
         heavy: Left out unless it is named: minutes a run.
     """
 
@@ -38,7 +43,18 @@ class Case:
     length: float
     samples: tuple[int, ...]
     tunings: int = 1
+    seeds: int = 5
     heavy: bool = False
+
+    def start(self, seed: int) -> tuple[problems.Problem, zo.Parameters]:
+        """The problem and where it starts: by chance on every seed, or one start would be a sample of one."""
+        problem = self.make(seed)
+        parameters = problem.parameters()
+        if "seed" in getattr(problems, problem.name).__annotations__:
+            return problem, parameters
+        drawn = torch.randn(len(parameters), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        moved = parameters.initial + MOVED * self.length * drawn.to(parameters.initial)
+        return problem, parameters.started_at(moved)
 
 
 def _problem(name: str, **arguments: Any) -> Callable[[int], problems.Problem]:
@@ -49,13 +65,15 @@ def _problem(name: str, **arguments: Any) -> Callable[[int], problems.Problem]:
 
 
 CASES: dict[str, Case] = {
-    "toy": Case(_problem("toy"), 4_000, (1.5, 0.01, 1e-6), 0.033, (4,), tunings=3),
-    "plateau": Case(_problem("plateau"), 2_000, (0.2, 0.0), 0.05, (4,), tunings=3),
-    "rosenbrock": Case(_problem("rosenbrock", squared=True), 10_000, (2.9, 1e-4, 1e-8), 0.033, (4,), tunings=3),
-    "led": Case(_problem("led"), 10_000, (0.1, 0.01, 0.0), 0.33, (8, 32), tunings=3),
-    "cornell": Case(_problem("cornell"), 3_000, (5e-3, 1e-3, 3e-4), 0.1, (4,), tunings=3),
-    "house": Case(_problem("house"), 3_000, (0.03, 0.015, 0.008), 0.1, (4,), tunings=3),
-    "rocket": Case(_problem("rocket"), 3_000, (50.0, 10.0, 3.0), 0.1, (4,), tunings=3),
+    "toy": Case(_problem("toy"), 4_000, (1.5, 0.01, 1e-6), 0.033, (4,), tunings=3, seeds=15),
+    "plateau": Case(_problem("plateau"), 2_000, (0.2, 0.0), 0.05, (4,), tunings=3, seeds=15),
+    "rosenbrock": Case(
+        _problem("rosenbrock", squared=True), 10_000, (2.9, 1e-4, 1e-8), 0.033, (4,), tunings=3, seeds=15
+    ),
+    "led": Case(_problem("led"), 10_000, (0.1, 0.01, 0.0), 0.33, (8, 32), tunings=3, seeds=15),
+    "cornell": Case(_problem("cornell"), 3_000, (5e-3, 1e-3, 3e-4), 0.1, (4,), tunings=3, seeds=15),
+    "house": Case(_problem("house"), 3_000, (0.03, 0.015, 0.008), 0.1, (4,), tunings=3, seeds=15),
+    "rocket": Case(_problem("rocket"), 3_000, (50.0, 10.0, 3.0), 0.1, (4,), tunings=3, seeds=15),
     "caustic": Case(_problem("caustic"), 30_000, (0.15, 0.1, 0.05), 0.0125, (8,)),
     "mnist_weights": Case(_problem("mnist_weights"), 50_000, (0.05, 0.005, 0.0005), 0.025, (8,)),
     "texture64": Case(_problem("texture", size=64), 50_000, (0.05, 0.02, 0.005), 0.025, (32,)),

@@ -71,12 +71,11 @@ def run(task: Row) -> Row:
     """One method with one setting on one case."""
     torch.set_num_threads(1)
     case, seed, budget = CASES[task["case"]], int(task["seed"]), int(task["budget"])
-    problem = case.make(seed)
-    parameters = problem.parameters()
+    problem, parameters = case.start(seed)
     method = METHODS[task["method"]]
     fun = problem.residuals if method.outputs else problem.fun
     fun = fun if isinstance(fun, zo.BlackBox) else zo.pointwise(fun)
-    start = problem.value(problem.x0)
+    start = problem.value(parameters.decode(parameters.initial))
     watched = Watched(fun.over(parameters), case.targets)  # type: ignore[attr-defined]
     began, error = time.process_time(), ""
     try:
@@ -137,8 +136,10 @@ def is_tuning(row: Row) -> bool:
     return int(row["seed"]) >= TUNING_SEED
 
 
-def measure(results: Results, cases: Sequence[str], methods: Sequence[str], seeds: int, quick: bool, jobs: int) -> None:
-    """Tune, then repeat the best with other seeds."""
+def measure(
+    results: Results, cases: Sequence[str], methods: Sequence[str], seeds: int | None, quick: bool, jobs: int
+) -> None:
+    """Tune, then repeat the best with other seeds: as many as each case wants, where no number is given."""
     pairs = [
         {"case": case, "method": method, "budget": CASES[case].budget // (QUICK_SHARE if quick else 1)}
         for case in cases
@@ -171,7 +172,7 @@ def measure(results: Results, cases: Sequence[str], methods: Sequence[str], seed
     repeated = [
         pair | {"settings": best, "seed": seed}
         for pair in pairs
-        for seed in range(seeds)
+        for seed in range(seeds or CASES[pair["case"]].seeds)
         if (best := best_settings(results.rows, **pair)) is not None
     ]
     sweep(repeated, run, results, jobs)
@@ -300,7 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
     light = [name for name, case in CASES.items() if not case.heavy]
     parser.add_argument("--cases", nargs="+", choices=CASES, default=light)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, help="after tuning; 5, or 1 with --quick")
+    parser.add_argument("--seeds", type=int, help="after tuning; those of the case, or 1 with --quick")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
     parser.add_argument("--quick", action="store_true", help="1 seed, two settings a method, a tenth of the budget")
     parser.add_argument("--out", type=Path, help="the CSV file, continued where it is")
@@ -319,7 +320,7 @@ def main(arguments: list[str] | None = None) -> None:
             row for row in results.rows if row["case"] not in given.cases or row["method"] not in given.methods
         )
     if not given.only_report:
-        seeds = given.seeds or (1 if given.quick else 5)
+        seeds = given.seeds or (1 if given.quick else None)
         measure(results, given.cases, given.methods, seeds, given.quick, given.jobs)
         results.rewrite(results.rows)
     measured = {row["case"] for row in results.rows}

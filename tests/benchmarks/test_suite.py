@@ -12,7 +12,6 @@ import torch
 
 import zograd as zo
 
-pytest.importorskip("cmaes")
 pytest.importorskip("matplotlib")
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -85,6 +84,18 @@ def test_quick_runs_tunes_and_goes_on(load, tmp_path, command, capsys):
     assert "0 of 3 to do" in capsys.readouterr().out
     suite.main([*small, "--only-report", "--redo"])
     assert rows(tmp_path / "s.csv") == [] if (tmp_path / "s.csv").exists() else True
+
+
+@pytest.mark.parametrize("name", ["cornell", "led", "rosenbrock"])
+def test_every_seed_has_a_start_of_its_own_inside_the_bounds(load, name):
+    case = load("_suite").CASES[name]
+    problem, first = case.start(0)
+    starts = [first.initial, case.start(0)[1].initial, case.start(1)[1].initial]
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+    usual = problem.parameters()
+    assert torch.equal(starts[0], usual.clip(starts[0]))
+    assert (starts[0] - usual.initial).abs().max() < 5 * case.length  # not far from where it is usually
 
 
 def test_the_grid_grows_until_its_best_is_inside(load, tmp_path, monkeypatch):
