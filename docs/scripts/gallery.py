@@ -114,7 +114,7 @@ def method(message: str) -> str:
         return "by its outputs: GaussNewton" + ", BlockNewton" * ("by BlockNewton" in message)
     led = message.partition("led by ")[2].partition(".")[0]
     said = message.partition("evaluations: ")[2].partition(" (")[0]
-    return f"contest: {led}" if led else said.replace(" and ", ", ")
+    return f"contest: {led}" if led else said.replace(" and ", ", ") + ", CMAES" * ("on CMA-ES" in message)
 
 
 def keep(name: str, row: dict[str, Any]) -> None:
