@@ -58,7 +58,7 @@ class Relay(Handover[GaussNewton, Descent | NewtonOrCMAES]):
         """What was found at the start and chosen for it, and from when on the loss alone went on."""
         if self.then is None:
             return self.first.said
-        rule = "BlockNewton" if isinstance(self.then, Descent) else "QuasiNewton"
+        rule = "BlockNewton" if isinstance(self.then, Descent) else "QuasiNewton" + " and CMAES" * bool(self.then.then)
         return f"{self.first.said} From {self.left[1]} evaluations on the loss alone, by {rule}: steps paid no more."
 
     def losses(self, values: Values) -> Weights:
