@@ -65,15 +65,15 @@ def _problem(name: str, **arguments: Any) -> Callable[[int], problems.Problem]:
 
 
 CASES: dict[str, Case] = {
-    "toy": Case(_problem("toy"), 4_000, (1.5, 0.01, 1e-6), 0.033, (4,), tunings=3, seeds=15),
-    "plateau": Case(_problem("plateau"), 2_000, (0.2, 0.0), 0.05, (4,), tunings=3, seeds=15),
+    "toy": Case(_problem("toy"), 4_000, (1.5, 0.01, 1e-6), 0.033, (4,), tunings=3, seeds=11),
+    "plateau": Case(_problem("plateau"), 2_000, (0.2, 0.0), 0.05, (4,), tunings=3, seeds=11),
     "rosenbrock": Case(
         _problem("rosenbrock", squared=True), 10_000, (2.9, 1e-4, 1e-8), 0.033, (4,), tunings=3, seeds=15
     ),
-    "led": Case(_problem("led"), 10_000, (0.1, 0.01, 0.0), 0.33, (8, 32), tunings=3, seeds=15),
-    "cornell": Case(_problem("cornell"), 3_000, (5e-3, 1e-3, 3e-4), 0.1, (4,), tunings=3, seeds=15),
-    "house": Case(_problem("house"), 3_000, (0.03, 0.015, 0.008), 0.1, (4,), tunings=3, seeds=15),
-    "rocket": Case(_problem("rocket"), 3_000, (50.0, 10.0, 3.0), 0.1, (4,), tunings=3, seeds=15),
+    "led": Case(_problem("led"), 10_000, (0.1, 0.01, 0.0), 0.33, (8, 32), tunings=3, seeds=11),
+    "cornell": Case(_problem("cornell"), 3_000, (5e-3, 1e-3, 3e-4), 0.1, (4,), tunings=3, seeds=11),
+    "house": Case(_problem("house"), 3_000, (0.03, 0.015, 0.008), 0.1, (4,), tunings=3, seeds=11),
+    "rocket": Case(_problem("rocket"), 3_000, (50.0, 10.0, 3.0), 0.1, (4,), tunings=3, seeds=11),
     "caustic": Case(_problem("caustic"), 30_000, (0.15, 0.1, 0.05), 0.0125, (8,)),
     "mnist_weights": Case(_problem("mnist_weights"), 50_000, (0.05, 0.005, 0.0005), 0.025, (8,)),
     "texture64": Case(_problem("texture", size=64), 50_000, (0.05, 0.02, 0.005), 0.025, (32,)),

@@ -17,6 +17,7 @@ NAMES = {
     "step_over_spread": "step over distance of the probes",
     "gradient_norm": "length of the gradient",
     "step_length": "length of the step",
+    "spread": "spread of the samples",
 }
 LINEAR = ("r_squared", "half_cosine")
 """Shares of 1, which may be below zero; all others are lengths and ratios, on a logarithmic axis."""
@@ -116,7 +117,7 @@ def diagnostics_curves(history: Sequence[Step], path: str | Path) -> Path | None
         axes.set(yscale="linear" if name in LINEAR else "log", xlabel="evaluations", title=NAMES[name])
         if name in LINEAR:
             axes.set_ylim(-1.05, 1.05)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, history[-1].evaluations)
         axes.title.set_fontsize(9)
         axes.locator_params(axis="x", nbins=5)
     return _saved(figure, path)
