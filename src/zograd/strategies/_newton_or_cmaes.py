@@ -1,7 +1,7 @@
 """Quasi-Newton steps where the landscape has slopes, CMA-ES where it turns out to be rugged."""
 
 from collections.abc import Callable
-from typing import final
+from typing import cast, final
 
 from zograd._parameters import Parameters
 from zograd.estimators import FrameGradient
@@ -44,8 +44,7 @@ class NewtonOrCMAES(Handover[Descent, CMAES]):
 
     def pays(self, step: Step) -> bool:
         """Whether a Newton step was right not long ago, or nothing else is to be had."""
-        rule = self.first.optimizer
-        assert isinstance(rule, QuasiNewton)
+        rule = cast(QuasiNewton, self.first.optimizer)
         return rule.missed < RUGGED or rule.noise > 0 or self.parameters.dimension == 1
 
     def next(self, parameters: Parameters) -> CMAES:
