@@ -68,7 +68,7 @@ CASES: dict[str, Case] = {
     "toy": Case(_problem("toy"), 4_000, (1.5, 0.01, 1e-6), 0.033, (4,), tunings=3, seeds=11),
     "plateau": Case(_problem("plateau"), 2_000, (0.2, 0.0), 0.05, (4,), tunings=3, seeds=11),
     "rosenbrock": Case(
-        _problem("rosenbrock", squared=True), 10_000, (2.9, 1e-4, 1e-8), 0.033, (4,), tunings=3, seeds=15
+        _problem("rosenbrock", squared=True), 10_000, (2.9, 1e-4, 1e-8), 0.033, (4,), tunings=3, seeds=11
     ),
     "led": Case(_problem("led"), 10_000, (0.1, 0.01, 0.0), 0.33, (8, 32), tunings=3, seeds=11),
     "cornell": Case(_problem("cornell"), 3_000, (5e-3, 1e-3, 3e-4), 0.1, (4,), tunings=3, seeds=11),

@@ -12,8 +12,7 @@ from zograd.strategies._handover import Handover
 from zograd.strategies._strategy import Step
 
 RUGGED = 10
-"""Gradients in a row whose Newton step was not the best point seen. On the functions of BBOB, eight or six also take
-some for rugged whose metric is still being learned."""
+"""Gradients in a row whose Newton step was not the best point seen; fewer are missed while a metric is learned."""
 
 
 @final
@@ -26,7 +25,7 @@ class NewtonOrCMAES(Handover[Descent, CMAES]):
     landscape. CMA-ES then goes on from the best point, as wide as it begins by default, for it only compares values.
 
     Cost: that of the part that is running; ten gradients of ``2 d`` evaluations are lost on a rugged landscape. Under
-    noise the descent goes on, which averages; so it does with one parameter, which CMA-ES is not for.
+    noise the descent goes on, which averages; so it does with one parameter, where no covariance is to be learned.
 
     Args:
         parameters: What the points mean.
